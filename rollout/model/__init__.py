@@ -1,0 +1,1 @@
+"""Pure data: policy, snapshot, evidence, verdict, run, wire formats. No I/O, clock, randomness or logging."""

@@ -1,0 +1,1 @@
+"""Where stacks run: one file per platform."""

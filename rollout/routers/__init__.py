@@ -1,0 +1,1 @@
+"""What splits live traffic: one file per router."""

@@ -1,0 +1,61 @@
+"""E-processes as bets: capital spread over several stakes, multiplied by one factor per observation.
+
+Under the null the total capital is a nonnegative supermartingale that starts at 1, so it ever reaches 1/alpha with
+probability at most alpha (Ville 1939). Only IEEE additions, multiplications and divisions are used, and totals are
+correctly rounded sums, so that stored evidence gives the same bits on another machine.
+"""
+
+import math
+from collections.abc import Sequence
+
+CAPITAL_MAX = 1e200
+"""Betting stops here, far above any threshold and far below overflow; a stopped process stays valid."""
+
+
+class SignedBets:
+    """Capital on several stakes lambda, against a null under which the score has mean at most 0.
+
+    E = sum_k w_k prod_t (1 + lambda_k score_t), score in [-1, 1].
+    Source: Waudby-Smith & Ramdas, Estimating means of bounded random variables by betting, JRSS-B 2024.
+    """
+
+    __slots__ = ("_capital", "_stakes", "total")
+
+    def __init__(self, *, stakes: Sequence[float], weights: Sequence[float]) -> None:
+        scale = math.fsum(weights)
+        self._stakes = tuple(stakes)
+        self._capital = [weight / scale for weight in weights]
+        self.total = 1.0
+
+    def bet(self, score: float) -> None:
+        """Multiply the capital by the outcome of one observation; score in [-1, 1]."""
+        if self.total >= CAPITAL_MAX:
+            return
+        self._capital = [
+            capital * (1.0 + stake * score) for capital, stake in zip(self._capital, self._stakes, strict=True)
+        ]
+        self.total = math.fsum(self._capital)
+
+
+class EventBets:
+    """Capital on several event probabilities q_j, against the null probability given at each step.
+
+    E = sum_j w_j prod_t [q_j / p_t where the event happened, (1 - q_j) / (1 - p_t) where not].
+    """
+
+    __slots__ = ("_capital", "_misses", "_rates", "total")
+
+    def __init__(self, *, rates: Sequence[float], weights: Sequence[float]) -> None:
+        scale = math.fsum(weights)
+        self._rates = tuple(rates)
+        self._misses = tuple(1.0 - rate for rate in rates)
+        self._capital = [weight / scale for weight in weights]
+        self.total = 1.0
+
+    def bet(self, *, happened: bool, null_rate: float) -> None:
+        """Multiply the capital by the outcome of one observation; null_rate in (0, 1)."""
+        if self.total >= CAPITAL_MAX:
+            return
+        chances, null = (self._rates, null_rate) if happened else (self._misses, 1.0 - null_rate)
+        self._capital = [capital * (chance / null) for capital, chance in zip(self._capital, chances, strict=True)]
+        self.total = math.fsum(self._capital)
