@@ -1,5 +1,7 @@
 """Evidence: what was measured, as it is stored."""
 
+from collections.abc import Iterable
+from dataclasses import dataclass
 from enum import StrEnum
 from typing import Annotated, Literal
 
@@ -7,6 +9,7 @@ from pydantic import Field
 
 from rollout.model.base import Strict
 from rollout.model.roles import Role
+from rollout.model.snapshot import CapabilitySnapshot
 
 BASELINE_SCHEMA = "rollout.baseline/v1"
 
@@ -61,6 +64,35 @@ class Pair(Strict):
     """True when a picture of the candidate is black or of one colour."""
 
 
+    @property
+    def sound(self) -> bool:
+        """True when both requests were answered well."""
+        return {self.incumbent.status, self.candidate.status} == {SampleStatus.OK}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AaHistory:
+    """What two instances of one release are to each other: the yardstick of the gates.
+
+    Attributes:
+        ratio: Latency ratios, one per pair, in the order measured.
+        repeat_psnr_db: Lowest PSNR of their pictures for one seed; None where none was compared.
+    """
+
+    ratio: tuple[float, ...]
+    repeat_psnr_db: float | None
+
+
+def history_of(pairs: Iterable[Pair]) -> AaHistory:
+    """Return the history that pairs of one release against itself make; pairs that failed are left out."""
+    sound = [one for one in pairs if one.sound]
+    compared = [one.psnr_db for one in sound if one.psnr_db is not None]
+    return AaHistory(
+        ratio=tuple(one.candidate.latency_s / one.incumbent.latency_s for one in sound),
+        repeat_psnr_db=min(compared) if compared else None,
+    )
+
+
 class LiveWindow(Strict):
     """Live requests of the candidate between two looks at one router process."""
 
@@ -71,9 +103,10 @@ class LiveWindow(Strict):
 class Baseline(Strict):
     """What one release was measured to do, stored for later rollouts and for drift checks."""
 
-    schema_: Annotated[Literal["rollout.baseline/v1"], Field(alias="schema")]
+    schema_: Literal["rollout.baseline/v1"] = Field(alias="schema")
     release_digest: Digest
-    snapshot_digest: Digest
+    snapshot: CapabilitySnapshot
+    """What the release proved about itself when it was measured."""
     prompts_digest: Digest
     protocol: dict[str, str | int | float]
     """What else must be equal for two measurements to be comparable: latency measure, warm-up."""
@@ -85,3 +118,8 @@ class Baseline(Strict):
     """Lowest PSNR between two instances of this release for one seed."""
     latency_s: dict[str, list[Annotated[float, Field(gt=0.0)]]] = {}
     """Latencies per prompt, measured when the release was promoted; empty until then."""
+
+    @property
+    def history(self) -> AaHistory:
+        """The part that the gates judge by."""
+        return AaHistory(ratio=tuple(self.aa_ratio), repeat_psnr_db=self.repeat_psnr_db)

@@ -56,6 +56,14 @@ class Event(StrEnum):
     """Why a run leaves a phase."""
 
     ACCEPTED = "accepted"
+    FIRST = "first"
+    """Nothing to compare with: the first stack of all."""
+    RESTORE = "restore"
+    """A person asked for the earlier stack back."""
+    CHECK = "check"
+    """A drift check begins."""
+    CONFIRMED = "confirmed"
+    DRIFTED = "drifted"
     REFUSED = "refused"
     HISTORY_READY = "history_ready"
     READY = "ready"
@@ -99,6 +107,8 @@ class RunRequested(Strict):
     """Object digest of the incumbent's release; None only for `bootstrap`."""
     baseline: Digest | None
     """Object digest of the incumbent's stored baseline; None where none fits."""
+    standby_until: float | None
+    """Unix time until which the stack in the candidate's slot is the hot standby of an earlier promotion."""
     requested_by: str
     environment: dict[str, str]
 
@@ -146,6 +156,12 @@ class Retired(Strict):
 
     type: Literal["retired"] = "retired"
     slot: AnySlot
+
+
+class RouterStopped(Strict):
+    """The router of a stack that never had an incumbent was ended."""
+
+    type: Literal["router_stopped"] = "router_stopped"
 
 
 class SnapshotsRead(Strict):
@@ -256,6 +272,7 @@ Body = Annotated[
     | StepFailed
     | Deployed
     | Retired
+    | RouterStopped
     | SnapshotsRead
     | WarmedUp
     | PairMeasured

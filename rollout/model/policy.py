@@ -145,7 +145,7 @@ class Deadlines(Strict):
 class Policy(Strict):
     """Everything a rollout must show, and what happens when it does not."""
 
-    schema_: Annotated[Literal["rollout.policy/v1"], Field(alias="schema")]
+    schema_: Literal["rollout.policy/v1"] = Field(alias="schema")
     name: Name
     latency: LatencyGate
     history: HistoryDemand

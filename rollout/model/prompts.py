@@ -30,7 +30,7 @@ class Prompt(Strict):
 class PromptSet(Strict):
     """A file of prompts."""
 
-    schema_: Annotated[Literal["rollout.prompts/v1"], Field(alias="schema")]
+    schema_: Literal["rollout.prompts/v1"] = Field(alias="schema")
     prompts: Annotated[list[Prompt], Field(min_length=1, max_length=1000)]
 
     @model_validator(mode="after")

@@ -16,7 +16,7 @@ Name = Annotated[str, Field(pattern=r"^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$")]
 class Release(Strict):
     """One deployable version of a stack."""
 
-    schema_: Annotated[Literal["rollout.release/v1"], Field(alias="schema")]
+    schema_: Literal["rollout.release/v1"] = Field(alias="schema")
     name: Name
     command: Annotated[list[Annotated[str, Field(min_length=1)]], Field(min_length=1)]
     """The argv of the server. The platform sets PORT and ROLLOUT_POD_UID in its environment."""

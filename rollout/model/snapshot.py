@@ -52,7 +52,7 @@ class CapabilitySnapshot(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
 
-    schema_: Annotated[Literal["rollout.snapshot/v1"], Field(alias="schema")]
+    schema_: Literal["rollout.snapshot/v1"] = Field(alias="schema")
     fields: dict[str, Capability]
     measurements: dict[str, Capability] = {}
 

@@ -30,7 +30,7 @@ class EnvoyRouterSpec(Strict):
 class Stack(Strict):
     """One service that is rolled out: platform, router, protocol, and its governing files (relative to this one)."""
 
-    schema_: Annotated[Literal["rollout.stack/v1"], Field(alias="schema")]
+    schema_: Literal["rollout.stack/v1"] = Field(alias="schema")
     name: Name
     platform: LocalPlatformSpec
     router: EnvoyRouterSpec

@@ -76,4 +76,5 @@ def _tensor_values(spec: TensorSpec, *, seed: int) -> NDArray[np.float32]:
     words = np.asarray(np.random.Philox(key=key).random_raw(count), dtype="<u8")
     sums = words.view("<u2").reshape(count, _HALVES_PER_WORD).sum(axis=1, dtype=np.int32)
     centred = (sums - _HALVES_PER_WORD * _HALF_MAX // 2).astype("<f4")
-    return centred * np.float32(spec.std / _SUM_STD) + mean
+    values: NDArray[np.float32] = centred * np.float32(spec.std / _SUM_STD) + mean
+    return values

@@ -40,7 +40,9 @@ class SignedBets:
 class EventBets:
     """Capital on several event probabilities q_j, against the null probability given at each step.
 
-    E = sum_j w_j prod_t [q_j / p_t where the event happened, (1 - q_j) / (1 - p_t) where not].
+    E = sum_j w_j prod_t (1 + stake_t (f_jt - 1)), with f = q_j / p_t where the event happened and (1 - q_j) / (1 - p_t)
+    where it did not.
+    Any stake in [0, 1] that is chosen before its observation keeps the null's promise.
     """
 
     __slots__ = ("_capital", "_misses", "_rates", "total")
@@ -52,10 +54,16 @@ class EventBets:
         self._capital = [weight / scale for weight in weights]
         self.total = 1.0
 
-    def bet(self, *, happened: bool, null_rate: float) -> None:
-        """Multiply the capital by the outcome of one observation; null_rate in (0, 1)."""
+    def bet(self, *, happened: bool, null_rate: float, stake: float = 1.0) -> None:
+        """Multiply the capital by the outcome of one observation; null_rate in (0, 1), stake in [0, 1]."""
         if self.total >= CAPITAL_MAX:
             return
         chances, null = (self._rates, null_rate) if happened else (self._misses, 1.0 - null_rate)
-        self._capital = [capital * (chance / null) for capital, chance in zip(self._capital, chances, strict=True)]
+        if stake == 1.0:
+            self._capital = [capital * (chance / null) for capital, chance in zip(self._capital, chances, strict=True)]
+        else:
+            self._capital = [
+                capital * (1.0 + stake * (chance / null - 1.0))
+                for capital, chance in zip(self._capital, chances, strict=True)
+            ]
         self.total = math.fsum(self._capital)

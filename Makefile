@@ -1,0 +1,37 @@
+VENV ?= .venv
+PYTHON ?= python3
+BIN := $(VENV)/bin
+
+.PHONY: demo test check lint bench clean
+
+demo: $(VENV)/.local-installed  ## Promote a good release, then watch a slow one roll itself back.
+	$(BIN)/python examples/local/demo.py
+
+test: $(VENV)/.dev-installed  ## Every test that this machine can run; the others say why they do not.
+	$(BIN)/python -m pytest
+
+check: lint test  ## What CI runs.
+
+lint: $(VENV)/.dev-installed
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+bench: $(VENV)/.dev-installed  ## Print the figures that the documents cite.
+	$(BIN)/python benchmarks/start_up.py
+	$(BIN)/python benchmarks/driver.py
+	$(BIN)/python benchmarks/controller.py
+
+$(VENV)/.local-installed: pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[local]'
+	touch $@
+
+$(VENV)/.dev-installed: pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[local,dev]'
+	touch $@ $(VENV)/.local-installed
+
+clean:  ## Remove what make made; evidence in .rollout stays.
+	rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis

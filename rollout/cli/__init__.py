@@ -1,0 +1,1 @@
+"""The edge: commands, wiring, rendering, exit codes."""

@@ -1,0 +1,153 @@
+"""Commands that run the loop: plan, promote, verify, rollback."""
+
+import json
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from rollout.cli.options import console, listener, load, output_option, policy_option, stack_option
+
+if TYPE_CHECKING:
+    from rollout.control.session import Ended
+    from rollout.model.journal import RunKind
+
+RELEASE = click.argument("release_path", metavar="RELEASE", type=click.Path(path_type=Path))
+
+
+@click.command("promote")
+@RELEASE
+@click.option("--bootstrap", is_flag=True, help="The first stack ever: admitted, then served; there is no comparison.")
+@stack_option
+@policy_option
+@output_option
+def promote(release_path: Path, bootstrap: bool, stack_path: Path, policy_path: Path | None, output: str) -> int:  # noqa: FBT001 - click passes flags
+    """Prove RELEASE beside the incumbent, then shift traffic to it step by step.
+
+    Repeat the command after a crash: it finishes, or rolls back, what it finds. SIGTERM and Ctrl-C roll back safely.
+
+    Exit codes: 0 promoted, 2 config, 3 breach and rolled back, 4 inconclusive or aborted and rolled back, 5 platform,
+    6 another controller is at work, 7 rollback incomplete: a person is needed.
+    """
+    from rollout.model.journal import RunKind
+
+    kind = RunKind.BOOTSTRAP if bootstrap else RunKind.PROMOTE
+    return _carry_out(kind, stack_path, policy_path, output, release_path=release_path)
+
+
+@click.command("verify")
+@stack_option
+@policy_option
+@output_option
+def verify(stack_path: Path, policy_path: Path | None, output: str) -> int:
+    """Check what serves against the baseline stored at its promotion. It has no router and cannot move traffic.
+
+    Exit codes: 0 as proven, 3 drifted, 4 cannot be told, 5 platform, 6 a rollout is under way.
+    """
+    from rollout.model.journal import RunKind
+
+    return _carry_out(RunKind.VERIFY, stack_path, policy_path, output)
+
+
+@click.command("rollback")
+@click.option("--stay", is_flag=True, help="Keep the stack that should serve, and restore it where it is broken.")
+@stack_option
+@policy_option
+@output_option
+def rollback(stay: bool, stack_path: Path, policy_path: Path | None, output: str) -> int:  # noqa: FBT001 - click passes flags
+    """Send all traffic back to the stack that served before the last promotion.
+
+    While a rollout is under way this is `rollout abort`.
+
+    Exit codes: 0 rolled back, 2 there is nothing to go back to, 5 platform, 7 incomplete: a person is needed.
+    """
+    from rollout.control.open_run import left_over
+    from rollout.model.journal import RunKind
+
+    stack, _ = load(stack_path, policy_path)
+    left = left_over(stack.state)
+    if left is not None and not left.terminal and left.request.kind is not RunKind.ROLLBACK:
+        from rollout.cli.commands.speak import end_run
+
+        return end_run(stack_path, policy_path, "rollback asked for", output)
+    return _carry_out(RunKind.ROLLBACK, stack_path, policy_path, output, stay=stay)
+
+
+@click.command("plan")
+@RELEASE
+@stack_option
+@policy_option
+@output_option
+def plan(release_path: Path, stack_path: Path, policy_path: Path | None, output: str) -> int:
+    """Say what `promote` would do with RELEASE, and change nothing."""
+    from rollout.cli.files import load_prompts, load_release
+    from rollout.cli.forecast import forecast
+
+    stack, policy = load(stack_path, policy_path)
+    told = forecast(stack, policy, load_prompts(stack.prompts), load_release(release_path))
+    if output == "json":
+        click.echo(json.dumps(told.to_json(), indent=2))
+    else:
+        told.print(console())
+    return int(told.exit)
+
+
+def _carry_out(
+    kind: "RunKind",
+    stack_path: Path,
+    policy_path: Path | None,
+    output: str,
+    *,
+    release_path: Path | None = None,
+    stay: bool = False,
+) -> int:
+    from rollout.cli.files import load_prompts, load_release
+    from rollout.cli.signals import ProcessSignals
+    from rollout.cli.wiring import build_world, environment, who
+    from rollout.control.open_run import Wish
+    from rollout.control.session import carry_out
+    from rollout.model.journal import RunKind
+
+    stack, policy = load(stack_path, policy_path)
+    wish = Wish(
+        kind=kind,
+        stack=stack.stack.name,
+        policy=policy,
+        prompts=load_prompts(stack.prompts),
+        release=None if release_path is None else load_release(release_path),
+        stay=stay,
+        requested_by=who(),
+        environment=environment(),
+    )
+    signals, watcher = ProcessSignals(), listener(output)
+    signals.install()
+    moves_traffic = kind is not RunKind.VERIFY
+    with watcher:
+        ended = carry_out(
+            stack.state,
+            wish,
+            build_world(stack, policy, signals=signals, listener=watcher, moves_traffic=moves_traffic),
+        )
+    return tell(ended, output)
+
+
+def tell(ended: "Ended", output: str) -> int:
+    """Print how a run ended and return its exit code."""
+    from rollout.cli.exits import exit_of_run
+    from rollout.cli.render import render_summary
+    from rollout.model.journal import RunKind
+    from rollout.report.as_json import to_json
+
+    wanted = ended.run.request.kind is RunKind.ROLLBACK
+    code = exit_of_run(ended.run.phase, ended.run.cause, wanted_rollback=wanted)
+    if output == "json":
+        told = to_json(ended.summary) | {"exit": int(code), "bundle": str(ended.folder), "resumed": ended.resumed}
+        sys.stdout.write(json.dumps(told, indent=2) + "\n")
+        return int(code)
+    out = console()
+    render_summary(out, ended.summary)
+    out.print(f"bundle    {ended.folder}", markup=False)
+    out.print(f"pictures  {ended.folder / 'objects'}", markup=False)
+    out.print(f"exit      {int(code)} {code.name.lower()}", markup=False)
+    return int(code)

@@ -1,0 +1,135 @@
+"""Commands by which a person speaks to a run: pause, resume, approve, abort; and teardown."""
+
+import time
+from pathlib import Path
+
+import click
+
+from rollout.cli.options import listener, load, output_option, policy_option, stack_option
+
+REASON = click.option("--reason", default="", help="Why; it is kept in the journal.")
+
+ANSWER_POLL_S = 0.2
+
+
+@click.command("pause")
+@REASON
+@stack_option
+def pause(reason: str, stack_path: Path) -> int:
+    """Hold the current run where it is; a breach still rolls back."""
+    return _say("pause", reason, stack_path)
+
+
+@click.command("resume")
+@REASON
+@stack_option
+def resume(reason: str, stack_path: Path) -> int:
+    """Let a paused run go on."""
+    return _say("resume", reason, stack_path)
+
+
+@click.command("approve")
+@REASON
+@stack_option
+def approve(reason: str, stack_path: Path) -> int:
+    """Say yes where a run waits: to shift traffic after a PASS, or to grant an undecided canary one more budget.
+
+    Nobody can approve away a missing proof: traffic moves only after a PASS.
+    """
+    return _say("approve", reason, stack_path)
+
+
+@click.command("abort")
+@REASON
+@stack_option
+@policy_option
+@output_option
+def abort(reason: str, stack_path: Path, policy_path: Path | None, output: str) -> int:
+    """Roll the current run back, and wait until that is done.
+
+    If its controller is gone, this command takes its place.
+    """
+    return end_run(stack_path, policy_path, reason, output)
+
+
+def end_run(stack_path: Path, policy_path: Path | None, reason: str, output: str) -> int:
+    """Abort the current run: by word to its controller, or, if that is gone, by taking the run up.
+
+    Raises:
+        ConfigError: No run is unfinished.
+    """
+    from rollout.cli.commands.promote import tell
+    from rollout.cli.signals import ProcessSignals
+    from rollout.cli.wiring import build_world
+    from rollout.control.session import carry_on
+    from rollout.errors import ConflictError
+
+    stack, policy = load(stack_path, policy_path)
+    run_id = _post("abort", reason, stack.state)
+    signals, watcher = ProcessSignals(), listener(output)
+    world = build_world(stack, policy, signals=signals, listener=watcher, moves_traffic=True)
+    deadline = time.monotonic() + 3 * policy.deadlines.request_s + policy.deadlines.rollback_s
+    while time.monotonic() < deadline:
+        try:
+            with watcher:
+                signals.install()
+                return 0 if tell(carry_on(stack.state, world), output) in {0, 3, 4} else 7
+        except ConflictError:
+            if _is_over(stack.state, run_id):
+                click.echo(f"{run_id}: ended; `rollout explain {run_id}` tells how")
+                return 0
+            time.sleep(ANSWER_POLL_S)
+    raise ConflictError(f"{run_id}: its controller has not answered; is it stopped? See `rollout status`")
+
+
+@click.command("teardown")
+@click.option("--yes", is_flag=True, required=True, help="Say that an outage is wanted.")
+@stack_option
+@policy_option
+def teardown(yes: bool, stack_path: Path, policy_path: Path | None) -> int:  # noqa: FBT001, ARG001 - click passes flags
+    """End everything of a local stack: router first, then both slots. Evidence and baselines stay.
+
+    `rollout rollback --stay` brings back what served.
+    """
+    from rollout.cli.wiring import build_lease, build_platform, build_router
+    from rollout.model.roles import Slot
+
+    stack, policy = load(stack_path, policy_path)
+    lease = build_lease(stack, policy)
+    lease.acquire()
+    try:
+        build_router(stack, lease).stop()
+        platform = build_platform(stack, lease)
+        for slot in Slot:
+            platform.retire(slot)
+    finally:
+        lease.release()
+    click.echo(f"{stack.stack.name}: router and servers ended")
+    return 0
+
+
+def _say(word: str, reason: str, stack_path: Path) -> int:
+    stack, _ = load(stack_path, None)
+    run_id = _post(word, reason, stack.state)
+    click.echo(f"{run_id}: {word} said; `rollout status` shows the effect")
+    return 0
+
+
+def _post(word: str, reason: str, state: Path) -> str:
+    from rollout.cli.wiring import who
+    from rollout.control.open_run import left_over
+    from rollout.errors import ConfigError
+    from rollout.evidence.inbox import Inbox
+    from rollout.model.journal import CommandKind
+
+    run = left_over(state)
+    if run is None or run.terminal:
+        raise ConfigError("no run is under way; `rollout history` lists what was")
+    Inbox(state / "commands").post(CommandKind(word), who(), reason)
+    return run.request.run_id
+
+
+def _is_over(state: Path, run_id: str) -> bool:
+    from rollout.control.standing import load_run
+
+    return load_run(state, run_id).sealed

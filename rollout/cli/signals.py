@@ -1,0 +1,51 @@
+"""SIGTERM, SIGINT and SIGHUP as a wish to end safely."""
+
+import os
+import signal
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
+
+from rollout.control.world import Interrupted
+
+SAFE_END = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+
+
+class ProcessSignals:
+    """Remembers the first signal, and ends waits and measurements when it comes.
+
+    Outside an interruptible block a signal only sets `received`: a change of the world is never cut in half.
+    """
+
+    def __init__(self) -> None:
+        self._received = ""
+        self._interruptible = False
+
+    @property
+    def received(self) -> str:
+        """Name of the first signal; empty while none came."""
+        return self._received
+
+    @contextmanager
+    def interruptible(self) -> Iterator[None]:
+        """Let a signal raise `Interrupted` inside the block, once."""
+        self._interruptible = not self._received
+        try:
+            yield
+        finally:
+            self._interruptible = False
+
+    def install(self) -> None:
+        """Take the signals over for the rest of the process."""
+        for one in SAFE_END:
+            signal.signal(one, self._handle)
+
+    def _handle(self, number: int, _frame: FrameType | None) -> None:
+        again = bool(self._received)
+        self._received = self._received or signal.Signals(number).name
+        said = "already rolling back, traffic first" if again else "received: rolling back safely, traffic first"
+        os.write(sys.stderr.fileno(), f"rollout: {signal.Signals(number).name} {said}\n".encode())
+        if self._interruptible:
+            self._interruptible = False
+            raise Interrupted

@@ -1,0 +1,135 @@
+"""The only composition root: a stack file becomes the parts that the loop acts on.
+
+A variant is chosen by an explicit table; an unknown name is an error, never a default.
+"""
+
+import getpass
+import os
+import platform as host
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+from rollout import __version__
+from rollout.canary.driver import CanaryDriver
+from rollout.canary.interface import ServingProtocol
+from rollout.canary.openai_images import OpenAIImages
+from rollout.cli.files import LoadedStack
+from rollout.cli.signals import ProcessSignals
+from rollout.control.world import Listener, World
+from rollout.errors import ConfigError
+from rollout.evidence.baselines import BaselineStore
+from rollout.evidence.inbox import Inbox
+from rollout.evidence.lease import FileLease
+from rollout.model.policy import Policy
+from rollout.model.roles import Address
+from rollout.platforms.interface import Fence, Platform
+from rollout.platforms.local import LocalPlatform
+from rollout.routers.envoy import EnvoyRouter
+from rollout.routers.interface import Router
+
+PLATFORMS = {"local": LocalPlatform}
+ROUTERS = {"envoy": EnvoyRouter}
+PROTOCOLS = {"openai-images": OpenAIImages}
+
+LEASE_MARGIN_S = 60.0
+"""A lease outlives the longest step (two requests, or a server's grace) by this much."""
+
+
+@dataclass(frozen=True, slots=True)
+class SystemClock:
+    """The clock of this machine."""
+
+    def now(self) -> float:
+        """Return Unix time in seconds."""
+        return time.time()
+
+    def sleep(self, seconds: float) -> None:
+        """Wait."""
+        time.sleep(seconds)
+
+
+def who() -> str:
+    """Return the person and process that act, for the lease and the journal."""
+    return f"{_user()}@{host.node()}:{os.getpid()}"
+
+
+def environment() -> dict[str, str]:
+    """Return what the evidence records about the controller itself."""
+    return {
+        "rollout": __version__,
+        "python": host.python_version(),
+        "machine": host.machine(),
+        "system": f"{host.system()} {host.release()}",
+        "cores": str(os.cpu_count() or 0),
+        "executable": Path(sys.executable).name,
+    }
+
+
+def build_lease(stack: LoadedStack, policy: Policy) -> FileLease:
+    """Return the lease of a stack's state folder."""
+    longest = 2 * policy.deadlines.request_s + stack.stack.platform.grace_s
+    return FileLease(stack.state, holder=who(), ttl_s=longest + LEASE_MARGIN_S, clock=time.time)
+
+
+def build_platform(stack: LoadedStack, fence: Fence) -> Platform:
+    """Return the platform that a stack names."""
+    spec = stack.stack.platform
+    return _chosen(PLATFORMS, spec.kind, "platform")(stack.state, fence, grace_s=spec.grace_s)
+
+
+def build_router(stack: LoadedStack, fence: Fence) -> Router:
+    """Return the router that a stack names."""
+    spec = stack.stack.router
+    listen = Address(host=spec.listen_host, port=spec.listen_port)
+    chosen = _chosen(ROUTERS, spec.kind, "router")
+    return chosen(stack.state, fence, listen=listen, request_timeout_s=spec.request_timeout_s)
+
+
+def build_protocol(stack: LoadedStack) -> ServingProtocol:
+    """Return the protocol that a stack's servers speak."""
+    return _chosen(PROTOCOLS, stack.stack.protocol, "protocol")()
+
+
+def build_world(
+    stack: LoadedStack, policy: Policy, *, signals: ProcessSignals, listener: Listener, moves_traffic: bool
+) -> World:
+    """Wire a stack.
+
+    Args:
+        stack: The stack file, read.
+        policy: The policy in force.
+        signals: Where a wish to end arrives.
+        listener: Who watches.
+        moves_traffic: False for `verify`, which then has no router at all.
+    """
+    stack.state.mkdir(parents=True, exist_ok=True)
+    lease = build_lease(stack, policy)
+    protocol = build_protocol(stack)
+    driver = CanaryDriver(protocol, measure=policy.latency.measure, request_timeout_s=policy.deadlines.request_s)
+    return World(
+        platform=build_platform(stack, lease),
+        router=build_router(stack, lease) if moves_traffic else None,
+        protocol=protocol,
+        driver=driver,
+        lease=lease,
+        inbox=Inbox(stack.state / "commands"),
+        baselines=BaselineStore(stack.state / "baselines"),
+        clock=SystemClock(),
+        signals=signals,
+        listener=listener,
+    )
+
+
+def _chosen(table, name: str, what: str):  # noqa: ANN001, ANN202
+    if name not in table:
+        raise ConfigError(f"{what} {name!r} is unknown; known: {', '.join(sorted(table))}")
+    return table[name]
+
+
+def _user() -> str:
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):
+        return f"uid {os.getuid()}"

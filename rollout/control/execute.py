@@ -1,0 +1,301 @@
+"""Taking one step. Every choice was made by the planner; this file only does it and reads back what became of it."""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from typing import assert_never
+
+from rollout.canary.interface import Target
+from rollout.control.world import World
+from rollout.errors import EvidenceError, InvariantError, UnavailableError
+from rollout.evidence.dossier import Dossier
+from rollout.flow.planner import View, live_window
+from rollout.flow.run import CANARY, HISTORY
+from rollout.flow.steps import (
+    Deploy,
+    MeasurePair,
+    MeasureSample,
+    ReadLive,
+    ReadSnapshots,
+    Retire,
+    Shift,
+    Step,
+    StopRouter,
+    StoreBaseline,
+    StoreHistory,
+    WarmUp,
+)
+from rollout.gates.jury import Jury
+from rollout.model.evidence import Baseline, Pair, history_of
+from rollout.model.inventory import Absent, Instance
+from rollout.model.journal import (
+    BaselineStored,
+    Body,
+    Deployed,
+    HistoryStored,
+    LiveRead,
+    PairMeasured,
+    Retired,
+    RouterStopped,
+    SampleMeasured,
+    SnapshotsRead,
+    TrafficShifted,
+    WarmedUp,
+)
+from rollout.model.policy import Policy
+from rollout.model.prompts import Prompt
+from rollout.model.roles import Role
+from rollout.model.snapshot import CapabilitySnapshot
+from rollout.routers.interface import Router
+
+QUEUE_ALLOWANCE_S = 1.0
+"""Longest queue of a healthy candidate that has no live traffic: its own warm-up's last request, and little else."""
+
+
+def described(step: Step) -> dict[str, str | int]:
+    """Return a step's arguments in words, for the journal."""
+    return {
+        one.name: value if isinstance(value := getattr(step, one.name), int | str) else str(value)
+        for one in fields(step)
+    }
+
+
+def protocol_of(policy: Policy) -> dict[str, str | int | float]:
+    """Return what must be equal for two measurements to be comparable, beside release and prompts."""
+    return {"measure": policy.latency.measure.value, "warmup_requests": policy.warmup_requests}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Execution:
+    """One step in its surroundings."""
+
+    world: World
+    dossier: Dossier
+    view: View
+    jury: Jury
+
+    def take(self, step: Step) -> Body:  # noqa: C901, PLR0911 - one case for each kind of step
+        """Take the step and return the record of what was read back.
+
+        Raises:
+            ConflictError: The lease was lost; nothing was changed.
+            PlatformError: The step failed; it may have been taken in part.
+            Interrupted: A signal ended a measurement; nothing was changed.
+        """
+        match step:
+            case Deploy():
+                return self._deploy(step)
+            case Retire():
+                self.world.platform.retire(step.slot)
+                return Retired(slot=step.slot)
+            case Shift():
+                return self._shift(step)
+            case StopRouter():
+                self._router().stop()
+                return RouterStopped()
+            case ReadSnapshots():
+                return self._read_snapshots(step)
+            case WarmUp():
+                return self._warm_up(step)
+            case MeasurePair():
+                return self._measure_pair(step)
+            case MeasureSample():
+                return self._measure_sample(step)
+            case ReadLive():
+                return LiveRead(stage=step.stage, window=live_window(self.view))
+            case StoreHistory():
+                return HistoryStored(baseline=self._store(self._history()))
+            case StoreBaseline():
+                return BaselineStored(baseline=self._store(self._promoted()))
+            case _:
+                assert_never(step)
+
+    def _deploy(self, step: Deploy) -> Deployed:
+        release = self.dossier.release if step.purpose == "candidate" else self.dossier.incumbent_release
+        if release is None:
+            raise InvariantError("the first stack of all has no incumbent to deploy")
+        state = self.world.platform.deploy(step.slot, release)
+        return Deployed(
+            slot=step.slot,
+            purpose=step.purpose,
+            block=step.block,
+            release_digest=state.release_digest,
+            pod_uids=tuple(one.uid for one in state.instances),
+        )
+
+    def _shift(self, step: Shift) -> TrafficShifted:
+        targets = {}
+        for slot in step.targets:
+            state = self.view.inventory.slots[slot]
+            if isinstance(state, Absent):
+                raise InvariantError(f"{slot} is to be a target and is empty: {state.reason}")
+            targets[slot] = tuple(one.address for one in state.instances)
+        seen = self._router().apply(weights=step.weights, targets=targets)
+        return TrafficShifted(
+            stage=step.stage,
+            blue=seen.weights.blue,
+            green=seen.weights.green,
+            targets={slot.value: [str(one) for one in addresses] for slot, addresses in seen.targets.items()},
+            version=seen.version,
+            epoch=seen.epoch,
+            counters={slot.value: [one.completed, one.failed] for slot, one in seen.counters.items()},
+        )
+
+    def _read_snapshots(self, step: ReadSnapshots) -> SnapshotsRead:
+        found: dict[str, str] = {}
+        digests: dict[str, str] = {}
+        uids: dict[str, list[str]] = {}
+        problems: dict[str, str] = {}
+        for role in step.roles:
+            try:
+                snapshot = self._one_snapshot(role)
+            except (EvidenceError, UnavailableError) as error:
+                problems[role.value] = str(error)
+                continue
+            found[role.value] = self.dossier.objects.put_json(snapshot.to_json())
+            digests[role.value] = snapshot.digest
+            uids[role.value] = [one.uid for one in self._instances(role)]
+        return SnapshotsRead(snapshots=found, snapshot_digests=digests, pod_uids=uids, problems=problems)
+
+    def _one_snapshot(self, role: Role) -> CapabilitySnapshot:
+        """Read every instance's snapshot; instances of one release must prove the same."""
+        deadline = self.dossier.policy.deadlines.request_s
+        read = [self.world.protocol.fetch_snapshot(one.address, timeout_s=deadline) for one in self._instances(role)]
+        digests = sorted({one.digest for one in read})
+        if len(digests) > 1:
+            raise EvidenceError(f"instances of one release prove different capabilities: {', '.join(digests)}")
+        return read[0]
+
+    def _warm_up(self, step: WarmUp) -> WarmedUp:
+        instances, sent, failed = self._instances(step.role), 0, 0
+        with self.world.signals.interruptible():
+            for one in instances:
+                counts = self.world.driver.warm_up(
+                    self._target(step.role, one),
+                    self.dossier.prompts,
+                    requests_per_shape=self.dossier.policy.warmup_requests,
+                )
+                sent, failed = sent + counts.sent, failed + counts.failed
+        uids = tuple(one.uid for one in instances)
+        return WarmedUp(role=step.role, pod_uids=uids, requests=sent, failed=failed)
+
+    def _measure_pair(self, step: MeasurePair) -> PairMeasured:
+        history = step.stage == HISTORY
+        incumbents, candidates = self._instances(Role.INCUMBENT), self._instances(Role.CANDIDATE)
+        with self.world.signals.interruptible():
+            pair, pictures = self.world.driver.measure_pair(
+                prompt=self._prompt(step.prompt_id),
+                stage=step.stage,
+                number=step.number,
+                first=step.first,
+                targets={
+                    Role.INCUMBENT: self._target(Role.INCUMBENT, incumbents[step.number % len(incumbents)]),
+                    Role.CANDIDATE: self._target(Role.CANDIDATE, candidates[step.number % len(candidates)]),
+                },
+                give_up_factor=math.inf if history else self.jury.stop_ratio(step.stage),
+                queue_allowance_s=self._queue_allowance_s(step.stage),
+            )
+        self._keep(pictures)
+        return PairMeasured(pair=pair, judgement=None if history else self.jury.hear(pair))
+
+    def _measure_sample(self, step: MeasureSample) -> SampleMeasured:
+        instances = self._instances(Role.INCUMBENT)
+        with self.world.signals.interruptible():
+            sample, pictures = self.world.driver.measure_single(
+                prompt=self._prompt(step.prompt_id),
+                target=self._target(Role.INCUMBENT, instances[step.number % len(instances)]),
+            )
+        self._keep(pictures)
+        return SampleMeasured(number=step.number, prompt_id=step.prompt_id, sample=sample)
+
+    def _queue_allowance_s(self, stage: str) -> float:
+        """A candidate with live traffic may queue for as long as a request may take at all."""
+        return QUEUE_ALLOWANCE_S if stage == CANARY else self.dossier.policy.deadlines.request_s
+
+    def _history(self) -> Baseline:
+        pairs = self.view.run.pairs.get(HISTORY, ())
+        history = history_of(pairs)
+        if self.dossier.incumbent_release is None:
+            raise InvariantError("the first stack of all has no history")
+        return Baseline(
+            schema="rollout.baseline/v1",
+            release_digest=self.dossier.incumbent_release.digest,
+            snapshot=self._one_snapshot(Role.INCUMBENT),
+            prompts_digest=self.dossier.prompts.digest,
+            protocol=protocol_of(self.dossier.policy),
+            made_at=self.view.now,
+            made_by_run=self.view.run.request.run_id,
+            aa_ratio=list(history.ratio),
+            repeat_psnr_db=history.repeat_psnr_db,
+            latency_s=_latencies([one for one in pairs if one.sound], Role.INCUMBENT),
+        )
+
+    def _promoted(self) -> Baseline:
+        """Join what the candidate was measured to do with the A/A history its release may have from earlier."""
+        pairs = [one for stage in self.view.run.judged for one in self.view.run.pairs[stage] if one.sound]
+        snapshot = self.dossier.snapshot(self.view.run, Role.CANDIDATE)
+        if snapshot is None:
+            raise InvariantError("a candidate without a snapshot was promoted")
+        made = Baseline(
+            schema="rollout.baseline/v1",
+            release_digest=self.dossier.release.digest,
+            snapshot=snapshot,
+            prompts_digest=self.dossier.prompts.digest,
+            protocol=protocol_of(self.dossier.policy),
+            made_at=self.view.now,
+            made_by_run=self.view.run.request.run_id,
+            aa_ratio=[],
+            latency_s=_latencies(pairs, Role.CANDIDATE),
+        )
+        earlier = self.world.baselines.get(made.release_digest)
+        if isinstance(earlier, Absent) or not comparable(earlier, made):
+            return made
+        kept = {"aa_ratio": earlier.aa_ratio, "repeat_psnr_db": earlier.repeat_psnr_db, "made_at": earlier.made_at}
+        return made.model_copy(update=kept)
+
+    def _store(self, baseline: Baseline) -> str:
+        digest = self.dossier.objects.put_json(baseline.model_dump(mode="json", by_alias=True))
+        with self.world.lease.hold():
+            self.world.baselines.put(baseline)
+        return digest
+
+    def _keep(self, pictures: Mapping[str, bytes]) -> None:
+        for data in pictures.values():
+            self.dossier.objects.put_bytes(data, ".png")
+
+    def _instances(self, role: Role) -> tuple[Instance, ...]:
+        state = self.view.slot(role)
+        if isinstance(state, Absent):
+            raise UnavailableError(f"the {role} is gone: {state.reason}")
+        return state.instances
+
+    def _target(self, role: Role, instance: Instance) -> Target:
+        known = self.view.run.snapshots
+        digest = known.snapshot_digests.get(role.value, "") if known else ""
+        return Target(address=instance.address, pod_uid=instance.uid, snapshot_digest=digest)
+
+    def _prompt(self, prompt_id: str) -> Prompt:
+        return next(one for one in self.dossier.prompts.prompts if one.id == prompt_id)
+
+    def _router(self) -> Router:
+        if self.world.router is None:
+            raise InvariantError("this command has no router and cannot move traffic")
+        return self.world.router
+
+
+def comparable(one: Baseline, other: Baseline) -> bool:
+    """True when two baselines were measured on the same release, capabilities and prompts, in the same way."""
+    return (one.release_digest, one.snapshot.digest, one.prompts_digest, one.protocol) == (
+        other.release_digest,
+        other.snapshot.digest,
+        other.prompts_digest,
+        other.protocol,
+    )
+
+
+def _latencies(pairs: list[Pair], role: Role) -> dict[str, list[float]]:
+    found: dict[str, list[float]] = {}
+    for one in pairs:
+        sample = one.incumbent if role is Role.INCUMBENT else one.candidate
+        found.setdefault(one.prompt_id, []).append(sample.latency_s)
+    return found

@@ -1,0 +1,154 @@
+"""The loop: replay, observe, plan, journal the intent, execute, read back, journal the outcome.
+
+A crash between any two lines is a journal prefix, and any prefix can be resumed: `drive` starts by folding what is
+there. Reads need no intent; changes of the world have one.
+"""
+
+from typing import assert_never
+
+from rollout.control.execute import Execution, described
+from rollout.control.world import Interrupted, World
+from rollout.errors import InvariantError, PlatformError, UnavailableError
+from rollout.evidence.dossier import Dossier
+from rollout.evidence.journal import Journal
+from rollout.flow.invariants import check
+from rollout.flow.planner import View, plan
+from rollout.flow.run import DRIFT, Run, advance, fold
+from rollout.flow.steps import CHANGES_WORLD, Act, Conclude, Enter, Finished, Step, Wait
+from rollout.flow.table import follow
+from rollout.model.inventory import Absent, Inventory
+from rollout.model.journal import (
+    Body,
+    CommandKind,
+    CommandReceived,
+    HistoryStored,
+    PhaseEntered,
+    RunKind,
+    StepFailed,
+    StepIntended,
+    VerdictGiven,
+)
+from rollout.model.roles import all_on
+
+RETRY_S = 0.2
+"""Pause after a step that failed, so that a part that is down is not hammered."""
+
+
+class Loop:
+    """Drives one run to a terminal phase."""
+
+    def __init__(self, *, world: World, dossier: Dossier, journal: Journal) -> None:
+        self._world = world
+        self._dossier = dossier
+        self._journal = journal
+        self._run = fold(journal.records)
+        self._jury = dossier.seat_jury(self._run)
+
+    def drive(self) -> Run:
+        """Run until a terminal phase.
+
+        Raises:
+            ConflictError: The lease was lost; this controller changes nothing more.
+            UnavailableError: The journal cannot be written even with its reserve; traffic was sent to the incumbent.
+        """
+        try:
+            while not self._run.terminal:
+                self._turn()
+        except UnavailableError:
+            self._last_resort()
+            raise
+        return self._run
+
+    def _turn(self) -> None:
+        self._take_commands()
+        view = self._look()
+        decision = plan(view)
+        match decision:
+            case Wait():
+                self._world.listener.waiting(decision.reason)
+                self._rest(decision.seconds)
+            case Enter():
+                phase = follow(self._run.phase, decision.event)
+                self._append(PhaseEntered(phase=phase, event=decision.event, reasons=decision.reasons))
+            case Conclude():
+                verdict = self._dossier.conclude(self._jury, self._run, decision.stage)
+                fingerprint = "" if decision.stage == DRIFT else self._run.fingerprint()
+                self._append(VerdictGiven(verdict=verdict, fingerprint=fingerprint))
+            case Act():
+                self._act(view, decision.step)
+            case Finished():
+                raise InvariantError(f"the planner ended in {self._run.phase}, which is not terminal")
+            case _:
+                assert_never(decision)
+
+    def _take_commands(self) -> None:
+        for command in self._world.inbox.pending():
+            if all(command.id != known.id for known in self._run.commands):
+                self._append(command)
+            self._world.inbox.remove(command.id)
+        if self._world.signals.received and self._run.aborted is None:
+            self._append(self._abort(by=self._world.signals.received, reason="asked to end"))
+        if self._journal.strained and self._run.aborted is None:
+            self._append(self._abort(by="the journal", reason="the disk is full; free some space and run it again"))
+
+    def _abort(self, *, by: str, reason: str) -> CommandReceived:
+        id_ = f"{self._run.request.run_id}-{len(self._run.commands)}"
+        return CommandReceived(id=id_, command=CommandKind.ABORT, by=by, reason=reason)
+
+    def _look(self) -> View:
+        self._world.lease.renew()
+        slots = self._world.platform.observe()
+        router = self._world.router
+        try:
+            state = Absent(reason="this command has no router") if router is None else router.read()
+        except UnavailableError as error:
+            state = Absent(reason=str(error))
+        return View(
+            policy=self._dossier.policy,
+            prompts=self._dossier.prompts,
+            run=self._run,
+            inventory=Inventory(slots=slots, router=state),
+            now=self._world.clock.now(),
+        )
+
+    def _act(self, view: View, step: Step) -> None:
+        if isinstance(step, CHANGES_WORLD):
+            check(view, step)
+            self._append(StepIntended(step=type(step).__name__, args=described(step)))
+        try:
+            body = Execution(world=self._world, dossier=self._dossier, view=view, jury=self._jury).take(step)
+        except Interrupted:
+            return
+        except PlatformError as error:
+            self._append(StepFailed(step=type(step).__name__, error=type(error).__name__, message=str(error)))
+            self._rest(RETRY_S)
+            return
+        self._append(body)
+
+    def _append(self, body: Body) -> None:
+        record = self._journal.append(body, at=self._world.clock.now())
+        self._run = advance(self._run, record)
+        if isinstance(body, HistoryStored):
+            self._jury.use_history(self._dossier.baseline(body.baseline).history)
+        self._world.listener.recorded(record, self._run)
+
+    def _rest(self, seconds: float) -> None:
+        try:
+            with self._world.signals.interruptible():
+                self._world.clock.sleep(seconds)
+        except Interrupted:
+            return
+
+    def _last_resort(self) -> None:
+        """Send traffic to the incumbent without a journal: a full disk must not leave it on a candidate."""
+        router, request = self._world.router, self._run.request
+        state = self._world.platform.observe()[request.incumbent]
+        if (
+            router is None
+            or self._run.shifted is None
+            or isinstance(state, Absent)
+            or self._run.request.kind is RunKind.BOOTSTRAP
+        ):
+            return
+        addresses = tuple(one.address for one in state.instances)
+        router.apply(weights=all_on(request.incumbent), targets={request.incumbent: addresses})

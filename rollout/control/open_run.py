@@ -1,0 +1,204 @@
+"""Beginning a run, or taking up one that was left unfinished."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from rollout.control.execute import protocol_of
+from rollout.control.standing import Standing, load_run, standing
+from rollout.control.world import World
+from rollout.errors import ConfigError, EvidenceError, PlatformError
+from rollout.evidence.dossier import Dossier, open_dossier
+from rollout.evidence.journal import Journal
+from rollout.evidence.objects import ObjectStore
+from rollout.evidence.runs import name_run, run_folder, run_ids
+from rollout.flow.run import Run
+from rollout.model.canonical import digest_json
+from rollout.model.evidence import Baseline
+from rollout.model.inventory import Absent, SlotState
+from rollout.model.journal import RunKind, RunRequested
+from rollout.model.policy import Policy
+from rollout.model.prompts import PromptSet
+from rollout.model.release import Release
+from rollout.model.roles import Slot
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Wish:
+    """What a command asks for.
+
+    Attributes:
+        release: The candidate; None for kinds that have none of their own.
+        stay: For a rollback: keep the stack that should serve, and only restore it.
+    """
+
+    kind: RunKind
+    stack: str
+    policy: Policy
+    prompts: PromptSet
+    release: Release | None
+    stay: bool
+    requested_by: str
+    environment: dict[str, str]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OpenRun:
+    """A run that is ready to be driven."""
+
+    journal: Journal
+    dossier: Dossier
+    resumed: bool
+
+
+def left_over(state: Path) -> Run | None:
+    """Return the newest run if it is not sealed: unfinished, or ended by a crash before its bundle was sealed.
+
+    Raises:
+        EvidenceError: Its journal is damaged.
+    """
+    newest = next(iter(run_ids(state)), None)
+    if newest is None:
+        return None
+    run = load_run(state, newest)
+    return None if run.sealed else run
+
+
+def resume(state: Path, run: Run, world: World) -> OpenRun:
+    """Take up a run that was left unfinished, with the inputs it began with.
+
+    Raises:
+        EvidenceError: Its bundle is damaged.
+        ConflictError: The lease was lost.
+    """
+    folder = run_folder(state, run.request.run_id)
+    journal = Journal.open(folder.journal, fence=world.lease)
+    dossier = open_dossier(ObjectStore(folder.objects, fence=world.lease), run.request)
+    return OpenRun(journal=journal, dossier=dossier, resumed=True)
+
+
+def begin(state: Path, wish: Wish, world: World, *, generation: int) -> OpenRun:
+    """Begin a run; no earlier one may be left over.
+
+    Raises:
+        ConfigError: The wish does not fit what stands, or the release can never start here.
+        ConflictError: The lease was lost.
+        EvidenceError: The journal that tells what stands is damaged.
+    """
+    roles = _cast(standing(state), wish)
+    if wish.kind in {RunKind.PROMOTE, RunKind.BOOTSTRAP}:
+        world.platform.check(roles.release)
+    name = f"{wish.kind.value}-{roles.release.name}" if wish.kind is not RunKind.PROMOTE else roles.release.name
+    folder = run_folder(state, name_run(generation=generation, name=name))
+    objects = ObjectStore(folder.objects, fence=world.lease)
+    baseline = _fitting_baseline(world, roles, wish)
+    request = RunRequested(
+        run_id=folder.run_id,
+        kind=wish.kind,
+        stack=wish.stack,
+        incumbent=roles.incumbent,
+        candidate=roles.incumbent.other,
+        policy=objects.put_json(_plain(wish.policy)),
+        prompts=objects.put_json(_plain(wish.prompts)),
+        release=objects.put_json(_plain(roles.release)),
+        incumbent_release=objects.put_json(_plain(roles.incumbent_release)) if roles.incumbent_release else None,
+        baseline=objects.put_json(_plain(baseline)) if baseline is not None else None,
+        standby_until=roles.standby_until,
+        requested_by=wish.requested_by,
+        environment=wish.environment,
+    )
+    journal = Journal.create(folder.journal, fence=world.lease, first=request, at=world.clock.now())
+    return OpenRun(journal=journal, dossier=open_dossier(objects, request), resumed=False)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Cast:
+    """Who plays which role."""
+
+    incumbent: Slot
+    release: Release
+    incumbent_release: Release | None
+    standby_until: float | None
+
+
+def _cast(now: Standing | Absent, wish: Wish) -> _Cast:
+    if wish.kind is RunKind.BOOTSTRAP:
+        if isinstance(now, Standing):
+            raise ConfigError(f"{now.release.name} already serves from {now.serving}; promote without --bootstrap")
+        return _Cast(incumbent=Slot.GREEN, release=_demanded(wish.release), incumbent_release=None, standby_until=None)
+    if isinstance(now, Absent):
+        raise ConfigError(now.reason)
+    match wish.kind:
+        case RunKind.PROMOTE:
+            return _Cast(
+                incumbent=now.serving,
+                release=_demanded(wish.release),
+                incumbent_release=now.release,
+                standby_until=now.standby_until,
+            )
+        case RunKind.VERIFY:
+            return _Cast(incumbent=now.serving, release=now.release, incumbent_release=now.release, standby_until=None)
+        case RunKind.ROLLBACK:
+            return _cast_rollback(now, stay=wish.stay)
+
+
+def _cast_rollback(now: Standing, *, stay: bool) -> _Cast:
+    if stay or now.standby_until is None:
+        if not stay and now.run.request.incumbent_release is None:
+            raise ConfigError("nothing ran before the first stack; `rollout rollback --stay` restores what serves")
+        return _Cast(incumbent=now.serving, release=now.release, incumbent_release=now.release, standby_until=None)
+    if isinstance(now.other, Absent):
+        raise ConfigError(now.other.reason)
+    return _Cast(incumbent=now.serving.other, release=now.release, incumbent_release=now.other, standby_until=None)
+
+
+def _demanded(release: Release | None) -> Release:
+    if release is None:
+        raise ConfigError("a release file is needed")
+    return release
+
+
+def same_wish(left: Run, wish: Wish) -> bool:
+    """True when the command that left the run unfinished is repeated; a rollback is always repeated."""
+    if left.request.kind is not wish.kind:
+        return False
+    if wish.release is None:
+        return True
+    return left.request.release == _digest(wish.release) and left.request.policy == _digest(wish.policy)
+
+
+def _fitting_baseline(world: World, roles: _Cast, wish: Wish) -> Baseline | None:
+    """Return the stored baseline of the incumbent, if it was measured as this run would measure it.
+
+    For a promotion it must hold a whole A/A history of the capabilities that the incumbent proves right now. For a
+    drift check it is the yardstick, whatever the incumbent proves today.
+    """
+    if roles.incumbent_release is None or wish.kind is RunKind.ROLLBACK:
+        return None
+    stored = world.baselines.get(roles.incumbent_release.digest)
+    if isinstance(stored, Absent):
+        return None
+    fits = stored.prompts_digest == wish.prompts.digest and stored.protocol == protocol_of(wish.policy)
+    if wish.kind is RunKind.VERIFY:
+        return stored if fits else None
+    young = world.clock.now() - stored.made_at <= wish.policy.history.age_s_max
+    whole = len(stored.aa_ratio) >= wish.policy.history.pairs
+    return stored if fits and young and whole and _proves_the_same(world, roles.incumbent, stored) else None
+
+
+def _proves_the_same(world: World, slot: Slot, stored: Baseline) -> bool:
+    state = world.platform.observe()[slot]
+    if not isinstance(state, SlotState) or not state.instances:
+        return False
+    try:
+        now = world.protocol.fetch_snapshot(state.instances[0].address, timeout_s=5.0)
+    except (EvidenceError, PlatformError):
+        return False
+    return now.digest == stored.snapshot.digest
+
+
+def _plain(model: Policy | PromptSet | Release | Baseline) -> object:
+    return model.model_dump(mode="json", by_alias=True)
+
+
+def _digest(model: Policy | Release) -> str:
+    return digest_json(_plain(model))

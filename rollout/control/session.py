@@ -1,0 +1,88 @@
+"""One command from lease to sealed bundle."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from rollout.control.loop import Loop
+from rollout.control.open_run import OpenRun, Wish, begin, left_over, resume, same_wish
+from rollout.control.world import World
+from rollout.errors import ConfigError, ConflictError
+from rollout.evidence.bundle import seal_bundle
+from rollout.evidence.runs import run_folder
+from rollout.flow.run import Run
+from rollout.model.journal import Record
+from rollout.model.roles import Role
+from rollout.report.junit import junit_xml
+from rollout.report.markdown import markdown
+from rollout.report.summary import Summary, summarise
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ended:
+    """A run that has come to its end, and where its evidence lies."""
+
+    run: Run
+    records: tuple[Record, ...]
+    summary: Summary
+    folder: Path
+    resumed: bool
+
+
+def carry_out(state: Path, wish: Wish, world: World) -> Ended:
+    """Begin a run, or take it up where the same command left it, and drive it to its end.
+
+    Raises:
+        ConflictError: Another controller is at work, or another command left a run unfinished.
+        RolloutError: See `begin` and `Loop.drive`.
+    """
+    generation = world.lease.acquire()
+    try:
+        left = left_over(state)
+        if left is not None:
+            if same_wish(left, wish):
+                return _finish(state, resume(state, left, world), world)
+            if not left.terminal:
+                raise ConflictError(
+                    f"run {left.request.run_id} ({left.request.kind}) is unfinished in phase {left.phase}: "
+                    "repeat its command to finish it, or `rollout abort` to roll it back"
+                )
+            _finish(state, resume(state, left, world), world)
+        return _finish(state, begin(state, wish, world, generation=generation), world)
+    finally:
+        world.lease.release()
+
+
+def carry_on(state: Path, world: World) -> Ended:
+    """Take up whatever run was left unfinished and drive it to its end.
+
+    Raises:
+        ConfigError: No run is unfinished.
+        RolloutError: See `Loop.drive`.
+    """
+    world.lease.acquire()
+    try:
+        left = left_over(state)
+        if left is None:
+            raise ConfigError("no run is unfinished; `rollout history` lists what was")
+        return _finish(state, resume(state, left, world), world)
+    finally:
+        world.lease.release()
+
+
+def _finish(state: Path, opened: OpenRun, world: World) -> Ended:
+    run = Loop(world=world, dossier=opened.dossier, journal=opened.journal).drive()
+    names = {Role.CANDIDATE: opened.dossier.release.name}
+    if opened.dossier.incumbent_release is not None:
+        names[Role.INCUMBENT] = opened.dossier.incumbent_release.name
+    records = opened.journal.records
+    summary = summarise(run, records, names=names)
+    if not opened.journal.sealed:
+        derived = {"summary.md": markdown(summary).encode(), "junit.xml": junit_xml(summary)}
+        seal_bundle(opened.journal, derived, at=world.clock.now())
+    return Ended(
+        run=run,
+        records=records,
+        summary=summary,
+        folder=run_folder(state, run.request.run_id).path,
+        resumed=opened.resumed,
+    )

@@ -1,0 +1,88 @@
+"""What stands now, as the newest settled run tells: who serves, what with, and what is kept hot beside it."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from rollout.evidence.journal import read_journal
+from rollout.evidence.objects import ObjectStore
+from rollout.evidence.runs import run_folder, run_ids
+from rollout.flow.run import Run, fold
+from rollout.model.inventory import Absent
+from rollout.model.journal import Phase, RunKind
+from rollout.model.release import Release
+from rollout.model.roles import Slot
+
+SETTLED = frozenset({Phase.PROMOTED, Phase.ROLLED_BACK, Phase.ROLLBACK_INCOMPLETE})
+"""Phases after which traffic may stand elsewhere than before; a refused or a verifying run changes nothing."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Standing:
+    """The outcome of the newest run that may have changed something.
+
+    Attributes:
+        run: That run.
+        serving: The slot that should take traffic.
+        release: What should run there.
+        other: What the same run had in the other slot: the standby after a promotion, the candidate after a rollback.
+        standby_until: Unix time until which the other slot is kept hot; None where it is not.
+    """
+
+    run: Run
+    serving: Slot
+    release: Release
+    other: Release | Absent
+    standby_until: float | None
+
+
+def standing(state: Path) -> Standing | Absent:
+    """Find what stands now.
+
+    Raises:
+        EvidenceError: The journal that tells is damaged.
+    """
+    for run_id in run_ids(state):
+        run = load_run(state, run_id)
+        if run.request.kind is RunKind.VERIFY or run.phase not in SETTLED:
+            continue
+        return _standing(state, run)
+    return Absent(reason="nothing was ever promoted here; start with `rollout promote --bootstrap`")
+
+
+def load_run(state: Path, run_id: str) -> Run:
+    """Fold the journal of one run; a line cut off by a crash is left out.
+
+    Raises:
+        EvidenceError: The journal is damaged or missing.
+    """
+    return fold(read_journal(run_folder(state, run_id).journal, tolerate_torn=True))
+
+
+def _standing(state: Path, run: Run) -> Standing | Absent:
+    promoted = run.phase is Phase.PROMOTED
+    request = run.request
+    if request.incumbent_release is None and not promoted:
+        return Absent(reason=f"the first stack did not come up in {request.run_id}; nothing serves")
+    objects = ObjectStore(run_folder(state, request.run_id).objects)
+    candidate = _release(objects, request.release)
+    incumbent = _release(objects, request.incumbent_release)
+    release, other = (candidate, incumbent) if promoted else (incumbent, candidate)
+    if isinstance(release, Absent):
+        return release
+    return Standing(
+        run=run,
+        serving=run.serving(),
+        release=release,
+        other=other,
+        standby_until=run.entered_at + _standby_s(objects, run) if promoted and request.incumbent_release else None,
+    )
+
+
+def _release(objects: ObjectStore, digest: str | None) -> Release | Absent:
+    if digest is None:
+        return Absent(reason="there was no stack before the first")
+    return Release.model_validate(objects.get_json(digest))
+
+
+def _standby_s(objects: ObjectStore, run: Run) -> float:
+    return float(objects.get_json(run.request.policy)["standby_s"])

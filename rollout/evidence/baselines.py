@@ -1,0 +1,99 @@
+"""Baselines: what each release was measured to do, kept beyond its run."""
+
+import re
+from pathlib import Path
+
+from pydantic import ValidationError
+
+from rollout.errors import EvidenceError
+from rollout.evidence.disk import list_folder, make_folder, read_file, write_file
+from rollout.model.base import Strict
+from rollout.model.canonical import canonical_bytes, digest_json
+from rollout.model.evidence import Baseline, Digest
+from rollout.model.inventory import Absent
+
+_HEX = re.compile(r"sha256:([0-9a-f]{64})")
+_ADVICE = "move it away; without it the next rollout measures the history anew"
+
+
+class _Stored(Strict):
+    """The file: a baseline, and the digest that shows whether it was changed since."""
+
+    baseline: Baseline
+    digest: Digest
+
+
+class BaselineStore:
+    """Baselines by release digest. Written by the holder of the lease only."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+
+    def get(self, release_digest: str) -> Baseline | Absent:
+        """Return the newest baseline of a release.
+
+        Raises:
+            EvidenceError: The stored file is damaged or is another release's; or this is no digest.
+            UnavailableError: The disk failed.
+        """
+        path = self._folder / f"{_hex(release_digest)}.json"
+        if not path.exists():
+            return Absent(reason=f"no baseline of release {release_digest} is stored in {self._folder}")
+        data = read_file(path, missing="run again")
+        try:
+            stored = _Stored.model_validate_json(data)
+        except ValidationError as error:
+            first = error.errors(include_url=False, include_input=False)[0]
+            key = ".".join(str(part) for part in first["loc"]) or "(the whole file)"
+            raise EvidenceError(f"{path}, key {key}: {first['msg']}; {_ADVICE}") from error
+        if _encode(stored.baseline) != data:
+            raise EvidenceError(f"{path} was changed: it does not give its own digest; {_ADVICE}")
+        if stored.baseline.release_digest != release_digest:
+            raise EvidenceError(f"{path} is the baseline of {stored.baseline.release_digest}; {_ADVICE}")
+        return stored.baseline
+
+    def put(self, baseline: Baseline) -> None:
+        """Store a baseline as the newest of its release; the one before is kept under the next number.
+
+        Storing what is stored already changes nothing.
+
+        Raises:
+            UnavailableError: The disk is full or failed; the newest is as it was.
+        """
+        make_folder(self._folder)
+        name = _hex(baseline.release_digest)
+        path = self._folder / f"{name}.json"
+        data = _encode(baseline)
+        if path.exists():
+            before = read_file(path, missing="run again")
+            if before == data:
+                return
+            self._keep(name, before)
+        write_file(path, data)
+
+    def _keep(self, name: str, data: bytes) -> None:
+        """Write an earlier version under the next number, unless a crash let us do so already."""
+        numbers = [int(path.name.split(".")[1]) for path in list_folder(self._folder) if _is_version(name, path.name)]
+        last = max(numbers, default=0)
+        if last and read_file(self._folder / f"{name}.{last}.json", missing="run again") == data:
+            return
+        write_file(self._folder / f"{name}.{last + 1}.json", data)
+
+
+def _is_version(name: str, file_name: str) -> bool:
+    """Tell whether a file is an earlier version of this release's baseline."""
+    return re.fullmatch(rf"{name}\.\d+\.json", file_name) is not None
+
+
+def _encode(baseline: Baseline) -> bytes:
+    """Return the bytes of the file."""
+    value = baseline.model_dump(mode="json", by_alias=True)
+    return canonical_bytes({"baseline": value, "digest": digest_json(value)})
+
+
+def _hex(release_digest: str) -> str:
+    """Return the 64 hex digits; anything else could name a file outside the folder."""
+    match = _HEX.fullmatch(release_digest)
+    if match is None:
+        raise EvidenceError(f"{release_digest!r} is no digest: it must be sha256: and 64 hex digits")
+    return match[1]

@@ -1,0 +1,82 @@
+"""Re-deriving verdicts: the same evidence must give the same verdict, bit for bit, on any machine and without a network."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from rollout.errors import EvidenceError
+from rollout.evidence.bundle import check_bundle
+from rollout.evidence.dossier import Dossier, open_dossier
+from rollout.evidence.objects import ObjectStore
+from rollout.evidence.runs import OBJECTS_NAME
+from rollout.flow.run import HISTORY, Run, advance, begin
+from rollout.gates.jury import Jury
+from rollout.model.journal import HistoryStored, PairMeasured, Record, RunRequested, VerdictGiven
+from rollout.model.verdict import Verdict
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Replayed:
+    """A bundle that was read, checked and judged again.
+
+    Attributes:
+        run: The folded run.
+        records: Its journal.
+        judgements: How many judgements after single pairs were derived again, all equal.
+        verdicts: The verdicts that end stages, derived again, all equal to the recorded ones.
+        sealed: False for the bundle of a run that has not ended, or whose controller crashed.
+    """
+
+    run: Run
+    records: tuple[Record, ...]
+    dossier: Dossier
+    judgements: int
+    verdicts: tuple[Verdict, ...]
+    sealed: bool
+
+
+def replay(folder: Path, *, unfinished_ok: bool = False) -> Replayed:
+    """Check every byte of a bundle and judge its evidence again.
+
+    Raises:
+        EvidenceError: A byte was changed, something is missing, or a verdict does not follow from the evidence.
+    """
+    records = check_bundle(folder, unfinished_ok=unfinished_ok)
+    first = records[0].body
+    if not isinstance(first, RunRequested):
+        raise EvidenceError(f"{folder}: the journal does not begin with a request")
+    dossier = open_dossier(ObjectStore(folder / OBJECTS_NAME), first)
+    run = begin(records[0])
+    jury = dossier.seat_jury(run)
+    judgements, verdicts = 0, []
+    for record in records[1:]:
+        judgements += _heard(jury, record)
+        if isinstance(record.body, VerdictGiven):
+            verdicts.append(_same_verdict(dossier, jury, run, record.body, seq=record.seq))
+        run = advance(run, record)
+        if isinstance(record.body, HistoryStored):
+            jury.use_history(dossier.baseline(record.body.baseline).history)
+    return Replayed(
+        run=run,
+        records=records,
+        dossier=dossier,
+        judgements=judgements,
+        verdicts=tuple(verdicts),
+        sealed=run.sealed,
+    )
+
+
+def _heard(jury: Jury, record: Record) -> int:
+    body = record.body
+    if not isinstance(body, PairMeasured) or body.pair.stage == HISTORY:
+        return 0
+    again = jury.hear(body.pair)
+    if again != body.judgement:
+        raise EvidenceError(f"record {record.seq}: the evidence gives {again}, the journal says {body.judgement}")
+    return 1
+
+
+def _same_verdict(dossier: Dossier, jury: Jury, run: Run, given: VerdictGiven, *, seq: int) -> Verdict:
+    again = dossier.conclude(jury, run, given.verdict.stage)
+    if again != given.verdict:
+        raise EvidenceError(f"record {seq}: the evidence gives {again}, the journal says {given.verdict}")
+    return again

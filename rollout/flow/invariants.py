@@ -1,0 +1,68 @@
+"""The promises of the architecture, checked before every step that changes the world.
+
+The planner is written so that none of these can fail; this file does not trust it.
+"""
+
+from rollout.errors import InvariantError
+from rollout.flow.planner import View
+from rollout.flow.run import ADMISSION, CANARY
+from rollout.flow.steps import Deploy, Retire, Shift, Step
+from rollout.model.inventory import Absent
+from rollout.model.journal import Phase, RunKind
+from rollout.model.roles import Role
+from rollout.model.verdict import Outcome
+
+
+def check(view: View, step: Step) -> None:
+    """Refuse a step that would break a promise.
+
+    Raises:
+        InvariantError: Names the promise.
+    """
+    match step:
+        case Shift():
+            _traffic_has_ready_endpoints(view, step)
+            _traffic_follows_proof(view, step)
+        case Retire():
+            _retired_slot_takes_no_traffic(view, step)
+        case Deploy():
+            _incumbent_is_untouched(view, step)
+        case _:
+            return
+
+
+def _traffic_has_ready_endpoints(view: View, step: Shift) -> None:
+    for slot in view.inventory.slots:
+        if step.weights.of(slot) == 0:
+            continue
+        state = view.inventory.slots[slot]
+        if slot not in step.targets or isinstance(state, Absent) or not state.ready:
+            raise InvariantError(f"traffic must not go to {slot}, which has no ready endpoint")
+
+
+def _traffic_follows_proof(view: View, step: Shift) -> None:
+    run = view.run
+    if run.phase is Phase.ROLLBACK or step.weights.of(run.request.candidate) == 0:
+        return
+    stage = ADMISSION if run.request.kind is RunKind.BOOTSTRAP else CANARY
+    given = run.verdicts.get(stage)
+    if given is None or given.verdict.outcome is not Outcome.PASS or given.fingerprint != run.fingerprint():
+        raise InvariantError(f"traffic must not move to the candidate without a PASS of {stage} for its fingerprint")
+    state = view.slot(Role.CANDIDATE)
+    seen = () if isinstance(state, Absent) else tuple(sorted(one.uid for one in state.instances))
+    if seen != tuple(sorted(run.pod_uids(Role.CANDIDATE))):
+        raise InvariantError("traffic must not move to instances other than the verified ones")
+
+
+def _retired_slot_takes_no_traffic(view: View, step: Retire) -> None:
+    if step.slot is view.run.request.incumbent:
+        raise InvariantError(f"{step.slot} holds the incumbent and must not be retired")
+    router = view.inventory.router
+    if not isinstance(router, Absent) and router.weights.of(step.slot) > 0:
+        raise InvariantError(f"{step.slot} takes traffic and must not be retired")
+
+
+def _incumbent_is_untouched(view: View, step: Deploy) -> None:
+    incumbent = step.slot is view.run.request.incumbent
+    if incumbent and (step.purpose != "incumbent" or view.run.phase is not Phase.ROLLBACK):
+        raise InvariantError(f"{step.slot} holds the incumbent; only a rollback may restore it")

@@ -1,0 +1,283 @@
+"""A run, as the fold of its journal. Nothing about a run is remembered anywhere else."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from types import MappingProxyType
+from typing import TypeVar, assert_never
+
+from rollout.errors import EvidenceError, InvariantError
+from rollout.flow.table import TERMINAL, follow
+from rollout.model.canonical import digest_json
+from rollout.model.evidence import LiveWindow, Pair
+from rollout.model.inventory import LiveCounters
+from rollout.model.journal import (
+    BaselineStored,
+    BundleSealed,
+    CommandKind,
+    CommandReceived,
+    Deployed,
+    Event,
+    HistoryStored,
+    LiveRead,
+    PairMeasured,
+    Phase,
+    PhaseEntered,
+    Record,
+    Retired,
+    RouterStopped,
+    RunRequested,
+    SampleMeasured,
+    SnapshotsRead,
+    StepFailed,
+    StepIntended,
+    TrafficShifted,
+    VerdictGiven,
+    WarmedUp,
+)
+from rollout.model.roles import Role, Slot, Weights
+from rollout.model.verdict import Outcome, Reason, Verdict
+
+K = TypeVar("K")
+V = TypeVar("V")
+
+CANARY = "canary"
+HISTORY = "history"
+SOAK = "soak"
+ADMISSION = "admission"
+DRIFT = "drift"
+ROLLBACK = "rollback"
+
+
+def shift_stage(weight: int) -> str:
+    """Return the name of the stage that runs while the candidate has this share of traffic."""
+    return f"shift-{weight}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Shifted:
+    """The last change of traffic, as read back."""
+
+    stage: str
+    at: float
+    weights: Weights
+    targets: Mapping[Slot, tuple[str, ...]]
+    epoch: str
+    counters: Mapping[Slot, LiveCounters]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Run:
+    """Everything known about a run after some prefix of its journal."""
+
+    request: RunRequested
+    requested_at: float
+    phase: Phase
+    entered_at: float
+    causes: tuple[Reason, ...] = ()
+    """Why the run left the road to promotion; empty while it has not."""
+    cause: Event | None = None
+    deployed: Mapping[Slot, Deployed] = field(default_factory=dict)
+    deployed_at: Mapping[Slot, float] = field(default_factory=dict)
+    history: str | None = None
+    """Object digest of the baseline whose A/A history is used."""
+    snapshots: SnapshotsRead | None = None
+    warmed: frozenset[str] = frozenset()
+    """Instance uids that had their warm-up."""
+    pairs: Mapping[str, tuple[Pair, ...]] = field(default_factory=dict)
+    judged: Mapping[str, Verdict] = field(default_factory=dict)
+    """Stage to what the gates said after its last pair."""
+    samples: tuple[SampleMeasured, ...] = ()
+    shifted: Shifted | None = None
+    live: Mapping[str, LiveWindow] = field(default_factory=dict)
+    live_at: Mapping[str, float] = field(default_factory=dict)
+    verdicts: Mapping[str, VerdictGiven] = field(default_factory=dict)
+    concluded_at: Mapping[str, float] = field(default_factory=dict)
+    commands: tuple[CommandReceived, ...] = ()
+    approved: bool = False
+    """A person approved the shift after the canary's PASS."""
+    budgets: int = 1
+    """Budgets of canary pairs granted: one by the policy, one more by each approval of an INCONCLUSIVE canary."""
+    failures: tuple[StepFailed, ...] = ()
+    """Failures since the last step that worked."""
+    pending: StepIntended | None = None
+    """A change of the world of which it is not known whether it was made."""
+    baseline: str | None = None
+    sealed: bool = False
+
+    @property
+    def terminal(self) -> bool:
+        """True when the run will not change any more."""
+        return self.phase in TERMINAL
+
+    @property
+    def paused(self) -> bool:
+        """True when the last word on pausing was `pause`."""
+        said = [one.command for one in self.commands if one.command in {CommandKind.PAUSE, CommandKind.RESUME}]
+        return bool(said) and said[-1] is CommandKind.PAUSE
+
+    @property
+    def aborted(self) -> CommandReceived | None:
+        """The first `abort`, if there was one."""
+        return next((one for one in self.commands if one.command is CommandKind.ABORT), None)
+
+    def slot(self, role: Role) -> Slot:
+        """Return where a role stands in this run."""
+        return self.request.incumbent if role is Role.INCUMBENT else self.request.candidate
+
+    def pod_uids(self, role: Role) -> tuple[str, ...]:
+        """Return the instances whose snapshot was admitted; empty before admission."""
+        return tuple(self.snapshots.pod_uids.get(role.value, ())) if self.snapshots else ()
+
+    def fingerprint(self) -> str:
+        """Return the digest of what a verdict holds for: release, snapshot and instances of the candidate.
+
+        Raises:
+            InvariantError: There was no admission yet.
+        """
+        if self.snapshots is None:
+            raise InvariantError("there is no fingerprint before the snapshots were read")
+        return digest_json(
+            {
+                "release": self.request.release,
+                "snapshot": self.snapshots.snapshot_digests.get(Role.CANDIDATE.value, ""),
+                "pod_uids": sorted(self.pod_uids(Role.CANDIDATE)),
+            }
+        )
+
+    def serving(self) -> Slot:
+        """Return the slot that should take traffic once this run has ended."""
+        return self.request.candidate if self.phase is Phase.PROMOTED else self.request.incumbent
+
+
+def fold(records: Iterable[Record]) -> Run:
+    """Fold a journal into a run.
+
+    Raises:
+        EvidenceError: The journal is empty or does not begin with a request.
+        InvariantError: A recorded transition is not in the table.
+    """
+    run: Run | None = None
+    for record in records:
+        run = begin(record) if run is None else advance(run, record)
+    if run is None:
+        raise EvidenceError("the journal is empty")
+    return run
+
+
+def begin(record: Record) -> Run:
+    """Return the run after its first record."""
+    if not isinstance(record.body, RunRequested):
+        raise EvidenceError(f"the journal begins with {record.body.type}, not with run_requested")
+    return Run(
+        request=record.body,
+        requested_at=record.at,
+        phase=Phase.PREFLIGHT,
+        entered_at=record.at,
+        history=record.body.baseline,
+    )
+
+
+def advance(run: Run, record: Record) -> Run:  # noqa: C901, PLR0911, PLR0912 - one case for each kind of record
+    """Return the run after one more record."""
+    match record.body:
+        case RunRequested():
+            raise EvidenceError("run_requested stands in the middle of the journal")
+        case PhaseEntered() as body:
+            return _enter(run, body, record.at)
+        case StepIntended() as body:
+            return replace(run, pending=body)
+        case StepFailed() as body:
+            return replace(run, failures=(*run.failures, body), pending=None)
+        case Deployed() as body:
+            return replace(
+                _worked(run),
+                deployed=_with(run.deployed, body.slot, body),
+                deployed_at=_with(run.deployed_at, body.slot, record.at),
+            )
+        case Retired() as body:
+            left = {slot: one for slot, one in run.deployed.items() if slot is not body.slot}
+            return replace(_worked(run), deployed=MappingProxyType(left))
+        case RouterStopped():
+            return replace(_worked(run), shifted=None)
+        case SnapshotsRead() as body:
+            return replace(_worked(run), snapshots=body)
+        case WarmedUp() as body:
+            return replace(_worked(run), warmed=run.warmed | set(body.pod_uids))
+        case PairMeasured() as body:
+            return _measured(_worked(run), body)
+        case SampleMeasured() as body:
+            return replace(_worked(run), samples=(*run.samples, body))
+        case HistoryStored() as body:
+            return replace(_worked(run), history=body.baseline)
+        case TrafficShifted() as body:
+            return replace(_worked(run), shifted=_shifted(body, record.at))
+        case LiveRead() as body:
+            live = _with(run.live, body.stage, body.window)
+            return replace(_worked(run), live=live, live_at=_with(run.live_at, body.stage, record.at))
+        case VerdictGiven() as body:
+            stage = body.verdict.stage
+            concluded = _with(run.concluded_at, stage, record.at)
+            return replace(run, verdicts=_with(run.verdicts, stage, body), concluded_at=concluded)
+        case CommandReceived() as body:
+            return _commanded(run, body)
+        case BaselineStored() as body:
+            return replace(_worked(run), baseline=body.baseline)
+        case BundleSealed():
+            return replace(run, sealed=True)
+        case _:
+            assert_never(record.body)
+
+
+def _enter(run: Run, body: PhaseEntered, at: float) -> Run:
+    expected = follow(run.phase, body.event)
+    if expected is not body.phase:
+        raise InvariantError(f"the journal enters {body.phase} by {body.event}, the table says {expected}")
+    left_the_road = body.phase in {Phase.ROLLBACK, Phase.REFUSED, Phase.UNDECIDED, Phase.DRIFTED}
+    return replace(
+        run,
+        phase=body.phase,
+        entered_at=at,
+        failures=(),
+        cause=body.event if left_the_road else run.cause,
+        causes=body.reasons if left_the_road else (*run.causes, *body.reasons),
+    )
+
+
+def _measured(run: Run, body: PairMeasured) -> Run:
+    stage = body.pair.stage
+    pairs = _with(run.pairs, stage, (*run.pairs.get(stage, ()), body.pair))
+    judged = run.judged if body.judgement is None else _with(run.judged, stage, body.judgement)
+    return replace(run, pairs=pairs, judged=judged)
+
+
+def _commanded(run: Run, body: CommandReceived) -> Run:
+    run = replace(run, commands=(*run.commands, body))
+    canary = run.verdicts.get(CANARY)
+    if body.command is not CommandKind.APPROVE or canary is None or run.phase is not Phase.CANARY:
+        return run
+    if canary.verdict.outcome is Outcome.PASS:
+        return replace(run, approved=True)
+    left = {stage: one for stage, one in run.verdicts.items() if stage != CANARY}
+    return replace(run, budgets=run.budgets + 1, verdicts=MappingProxyType(left))
+
+
+def _shifted(body: TrafficShifted, at: float) -> Shifted:
+    return Shifted(
+        stage=body.stage,
+        at=at,
+        weights=Weights(blue=body.blue, green=body.green),
+        targets={Slot(slot): tuple(addresses) for slot, addresses in body.targets.items()},
+        epoch=body.epoch,
+        counters={
+            Slot(slot): LiveCounters(completed=completed, failed=failed, active=0)
+            for slot, (completed, failed) in body.counters.items()
+        },
+    )
+
+
+def _worked(run: Run) -> Run:
+    return replace(run, failures=(), pending=None)
+
+
+def _with(mapping: Mapping[K, V], key: K, value: V) -> Mapping[K, V]:
+    return MappingProxyType({**mapping, key: value})

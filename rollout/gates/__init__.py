@@ -1,0 +1,1 @@
+"""One file per gate: evidence and policy in, an outcome with reasons out. Pure."""

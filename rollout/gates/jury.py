@@ -1,0 +1,132 @@
+"""The jury: hears evidence in the order of the journal and says what all gates of a stage say together.
+
+It holds no clock and no randomness, so that the same journal gives the same verdicts, bit for bit, in the controller
+and in `rollout explain`.
+"""
+
+from collections.abc import Mapping
+
+from rollout.errors import EvidenceError
+from rollout.gates.capabilities import judge_capabilities
+from rollout.gates.drift import judge_drift
+from rollout.gates.errors import judge_errors
+from rollout.gates.latency import LatencyTest, Question
+from rollout.gates.live import judge_live
+from rollout.gates.pictures import judge_pictures
+from rollout.model.evidence import AaHistory, Baseline, LiveWindow, Pair
+from rollout.model.journal import SampleMeasured
+from rollout.model.policy import Policy
+from rollout.model.prompts import PromptSet
+from rollout.model.snapshot import CapabilitySnapshot
+from rollout.model.verdict import GateResult, Verdict, combine
+
+
+class Jury:
+    """Judges one run.
+
+    Args:
+        policy: The run's policy.
+        prompts: The run's prompts.
+        history: The incumbent against itself; None until the run has one.
+        proving_stage: The stage whose pairs must exclude every margin.
+        later_stages: How many stages may contradict that proof.
+    """
+
+    def __init__(
+        self,
+        *,
+        policy: Policy,
+        prompts: PromptSet,
+        history: AaHistory | None,
+        proving_stage: str,
+        later_stages: int,
+    ) -> None:
+        self._policy = policy
+        self._prompts = prompts
+        self._history = history
+        self._proving_stage = proving_stage
+        self._later_stages = max(later_stages, 1)
+        self._latency: dict[str, LatencyTest] = {}
+        self._pairs: dict[str, list[Pair]] = {}
+
+    def use_history(self, history: AaHistory) -> None:
+        """Take the A/A history that later pairs are judged by."""
+        self._history = history
+
+    def stop_ratio(self, stage: str) -> float:
+        """Return the multiple of the incumbent's latency beyond which timing the candidate changes no verdict."""
+        return self._test(stage).stop_ratio
+
+    def hear(self, pair: Pair) -> Verdict:
+        """Take in one pair and say what its stage means so far, live traffic aside."""
+        self._test(pair.stage).hear(pair)
+        self._pairs.setdefault(pair.stage, []).append(pair)
+        return combine(pair.stage, self._canary_gates(pair.stage))
+
+    def conclude(self, stage: str, *, live: LiveWindow | None) -> Verdict:
+        """Say what a stage of pairs means; `live` counts only where the stage has live traffic."""
+        gates = self._canary_gates(stage)
+        if stage != self._proving_stage:
+            gates = (*gates, judge_live(self._policy.live, live))
+        return combine(stage, gates)
+
+    def admit(
+        self,
+        *,
+        incumbent: CapabilitySnapshot | None,
+        candidate: CapabilitySnapshot | None,
+        problems: Mapping[str, str],
+        compared: bool,
+    ) -> Verdict:
+        """Judge the capability snapshots."""
+        gate = judge_capabilities(
+            self._policy.capabilities, incumbent=incumbent, candidate=candidate, problems=problems, compared=compared
+        )
+        return combine("admission", (gate,))
+
+    def drift(
+        self,
+        samples: tuple[SampleMeasured, ...],
+        *,
+        snapshot: CapabilitySnapshot | None,
+        baseline: Baseline | None,
+        problems: Mapping[str, str],
+    ) -> Verdict:
+        """Judge today's latencies and capabilities against those stored at promotion."""
+        capabilities = judge_capabilities(
+            self._policy.capabilities,
+            incumbent=baseline.snapshot if baseline else None,
+            candidate=snapshot,
+            problems={
+                "candidate": problems.get("incumbent", "no snapshot"),
+                "incumbent": "no baseline is stored",
+            },
+            compared=True,
+        )
+        return combine("drift", (capabilities, judge_drift(self._policy.latency, baseline, samples)))
+
+    def _canary_gates(self, stage: str) -> tuple[GateResult, ...]:
+        pairs = self._pairs.get(stage, [])
+        proving = stage == self._proving_stage
+        return (
+            self._test(stage).result(),
+            judge_errors(self._policy.errors, pairs, alpha=self._policy.latency.false_rollback_rate),
+            judge_pictures(
+                self._policy.pictures,
+                pairs,
+                repeat_psnr_db=self._history.repeat_psnr_db if self._history else None,
+                prompt_ids=[one.id for one in self._prompts.prompts] if proving else (),
+            ),
+        )
+
+    def _test(self, stage: str) -> LatencyTest:
+        if stage not in self._latency:
+            if self._history is None:
+                raise EvidenceError(f"stage {stage} cannot be judged without an A/A history")
+            proving = stage == self._proving_stage
+            self._latency[stage] = LatencyTest(
+                policy=self._policy.latency,
+                aa_ratio=self._history.ratio,
+                question=Question(must_prove=proving, looks=1 if proving else self._later_stages),
+            )
+        return self._latency[stage]

@@ -1,0 +1,309 @@
+"""Slots as sets of detached processes on this machine: no containers, nothing to install.
+
+Theory of operation. The record of a slot is on disk before its first process starts, and names each instance by a uid
+that the process carries in its environment; the process's identity is written after the start. A controller killed
+between the two is followed by one that finds the process by its uid. Everything in a slot carries the slot's folder in
+its environment, so what no record names is found and ended too.
+"""
+
+import secrets
+import signal
+import time
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import httpx
+from pydantic import Field, ValidationError
+
+from rollout.errors import ConflictError, RefusedError, UnavailableError
+from rollout.model import wire
+from rollout.model.base import Strict
+from rollout.model.inventory import Absent, Instance, SlotState
+from rollout.model.release import Release
+from rollout.model.roles import Address, Slot
+from rollout.platforms import launch, processes
+from rollout.platforms.interface import Fence
+from rollout.platforms.processes import ProcessIdentity
+
+if TYPE_CHECKING:
+    from subprocess import Popen
+
+_SCHEMA: Literal["rollout.local-slot/v1"] = "rollout.local-slot/v1"
+
+_KILL_LIMIT_S = 5.0
+"""SIGKILL works at once, save for a process stuck inside a driver; five seconds tell the two apart."""
+
+_REASON_BYTES = 200
+"""How much of an unready server's answer is quoted."""
+
+
+class InstanceRecord(Strict):
+    """One process that was meant to run, written before it was started."""
+
+    uid: str
+    port: Annotated[int, Field(ge=1, le=65535)]
+
+
+class SlotRecord(Strict):
+    """What a slot was told to run."""
+
+    schema_: Literal["rollout.local-slot/v1"] = Field(alias="schema")
+    release_digest: str
+    generation: Annotated[int, Field(ge=0)]
+    command: tuple[str, ...]
+    env: dict[str, str]
+    instances: Annotated[tuple[InstanceRecord, ...], Field(min_length=1)]
+
+
+class LocalPlatform:
+    """Runs releases as detached processes of this machine that outlive the controller.
+
+    Args:
+        state_dir: Folder of the records and logs; made when missing, readable by its owner only.
+        fence: Held around every write and every signal, never while waiting.
+        grace_s: Seconds from SIGTERM to SIGKILL.
+        probe_timeout_s: Seconds that a readiness probe may take to connect and to answer.
+    """
+
+    def __init__(self, state_dir: Path, fence: Fence, *, grace_s: float = 10.0, probe_timeout_s: float = 1.0) -> None:
+        self._folder = state_dir.absolute() / "slots"
+        self._fence = fence
+        self._grace_s = grace_s
+        self._probe_timeout_s = probe_timeout_s
+        self._children: dict[int, Popen[bytes]] = {}
+        # Each probe connects anew: a server that no longer accepts must not look ready. Proxies are not asked, and
+        # these addresses are loopback, so the environment's settings do not apply.
+        self._probe = httpx.Client(
+            timeout=probe_timeout_s, trust_env=False, limits=httpx.Limits(max_keepalive_connections=0)
+        )
+
+    def observe(self) -> Mapping[Slot, SlotState | Absent]:
+        """Look at both slots; see `Platform.observe`."""
+        self._reap()
+        with ThreadPoolExecutor(max_workers=len(Slot)) as pool:
+            return dict(zip(Slot, pool.map(self._look, Slot), strict=True))
+
+    def check(self, release: Release) -> None:
+        """Refuse a release that can never start here; see `Platform.check`."""
+        launch.check(release)
+
+    def deploy(self, slot: Slot, release: Release) -> SlotState:
+        """Make the slot run this release; see `Platform.deploy`."""
+        launch.check(release)
+        with self._fence.hold() as generation:
+            standing = self._guarded_record(slot, generation)
+        if isinstance(standing, SlotRecord) and self._runs(slot, standing, release):
+            return self._state(slot, standing)
+        self._empty(slot)
+        with self._fence.hold() as generation:
+            self._guarded_record(slot, generation)
+            record = self._start(slot, release, generation)
+        return self._state(slot, record)
+
+    def retire(self, slot: Slot) -> None:
+        """End everything in the slot; see `Platform.retire`. The logs stay until the next deploy."""
+        self._empty(slot)
+        with self._fence.hold() as generation:
+            self._guarded_record(slot, generation)
+            self._record_path(slot).unlink(missing_ok=True)
+            for path in self._slot_dir(slot).glob("*.pid.json"):
+                path.unlink(missing_ok=True)
+
+    def log_tail(self, slot: Slot, lines: int) -> str:
+        """Return the last lines of each instance of the slot, or of its last occupant when it was retired."""
+        logs = sorted(self._slot_dir(slot).glob("*.log"))
+        tails = {log.stem: processes.tail(log, lines) for log in logs}
+        if len(tails) == 1:
+            return "\n".join(next(iter(tails.values())))
+        return "\n".join(f"{uid}: {line}" for uid, tail in tails.items() for line in tail)
+
+    def close(self) -> None:
+        """Close the probe's client; the slots keep running."""
+        self._probe.close()
+
+    def _look(self, slot: Slot) -> SlotState | Absent:
+        record = self._record(slot)
+        return record if isinstance(record, Absent) else self._state(slot, record)
+
+    def _state(self, slot: Slot, record: SlotRecord) -> SlotState:
+        with ThreadPoolExecutor(max_workers=len(record.instances)) as pool:
+            instances = tuple(pool.map(lambda one: self._instance(slot, one), record.instances))
+        return SlotState(release_digest=record.release_digest, generation=record.generation, instances=instances)
+
+    def _instance(self, slot: Slot, record: InstanceRecord) -> Instance:
+        address = Address(host=launch.HOST, port=record.port)
+        identity = self._identity(slot, record.uid)
+        alive = identity is not None and processes.is_alive(identity)
+        detail = self._unready_reason(record.uid, address) if alive else self._death(slot, record.uid, identity)
+        return Instance(uid=record.uid, address=address, alive=alive, ready=alive and not detail, detail=detail)
+
+    def _unready_reason(self, uid: str, address: Address) -> str:
+        """Ask the instance whether it is ready; empty when it is, else why not."""
+        url = f"http://{address}{wire.PATH_READY}"
+        try:
+            with self._probe.stream("GET", url) as answer:
+                said = next(answer.iter_bytes(_REASON_BYTES), b"").decode(errors="replace").strip()
+        except httpx.ConnectError:
+            return f"nothing listens on {address}"
+        except httpx.TimeoutException:
+            return f"no answer from {address}{wire.PATH_READY} within {self._probe_timeout_s:g} s"
+        except httpx.HTTPError as error:
+            return f"{address}{wire.PATH_READY} answered nothing usable: {error}"
+        other = answer.headers.get(wire.HEADER_POD_UID)
+        if other != uid:
+            who = f"instance {other!r}" if other else f"a process without {wire.HEADER_POD_UID}"
+            return f"somebody else answers on {address}: {who}"
+        if answer.status_code != httpx.codes.OK:
+            return f"{wire.PATH_READY} answered {answer.status_code}{': ' + said if said else ''}"
+        return ""
+
+    def _death(self, slot: Slot, uid: str, identity: ProcessIdentity | None) -> str:
+        if identity is None:
+            return "no process was ever seen for it: the controller ended before it could start one"
+        child = self._children.get(identity.pid)
+        status = None if child is None else child.poll()
+        if status is None:
+            how = "ended; its exit status went to an earlier controller"
+        elif status < 0:
+            how = f"ended by signal {-status} ({signal.strsignal(-status)})"
+        else:
+            how = f"ended with exit status {status}"
+        last = processes.tail(self._log_path(slot, uid), 1)
+        return f"{how}; last log line: {last[0]}" if last else f"{how}; its log is empty"
+
+    def _runs(self, slot: Slot, record: SlotRecord, release: Release) -> bool:
+        if record.release_digest != release.digest:
+            return False
+        found = [self._identity(slot, one.uid) for one in record.instances]
+        return all(one is not None and processes.is_alive(one) for one in found)
+
+    def _start(self, slot: Slot, release: Release, generation: int) -> SlotRecord:
+        """Record and start an emptied slot's instances, under the fence.
+
+        Raises:
+            RefusedError: The system would not start the command, or no port is free.
+        """
+        folder = self._slot_dir(slot)
+        try:
+            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            for stale in (*folder.glob("*.pid.json"), *folder.glob("*.log")):
+                stale.unlink()
+            ports = launch.choose_ports(release.replicas, avoid=self._recorded_ports())
+            record = SlotRecord(
+                schema=_SCHEMA,
+                release_digest=release.digest,
+                generation=generation,
+                command=tuple(release.command),
+                env=release.env,
+                instances=tuple(
+                    InstanceRecord(uid=f"{slot}-g{generation}-{secrets.token_hex(6)}", port=port) for port in ports
+                ),
+            )
+            processes.replace_file(self._record_path(slot), record.model_dump_json(by_alias=True).encode())
+            command = [launch.program(release), *release.command[1:]]
+            for one in record.instances:
+                env = launch.environment(release, uid=one.uid, port=one.port, slot_dir=folder)
+                child = processes.spawn(command, env=env, log=self._log_path(slot, one.uid))
+                self._children[child.pid] = child
+                self._remember(slot, one.uid, child)
+        except OSError as error:
+            raise RefusedError(f"release {release.name} could not be started in {slot}: {error}") from error
+        return record
+
+    def _remember(self, slot: Slot, uid: str, child: "Popen[bytes]") -> None:
+        identity = processes.identify_child(child)
+        if identity is not None:
+            processes.replace_file(self._pid_path(slot, uid), identity.model_dump_json().encode())
+
+    def _empty(self, slot: Slot) -> None:
+        """End every process of the slot: SIGTERM, grace, SIGKILL; returns when all are gone.
+
+        Raises:
+            ConflictError: The lease was lost; nothing more is signalled.
+            UnavailableError: A process survived SIGKILL.
+        """
+        which, limit_s = signal.SIGTERM, self._grace_s
+        deadline = time.monotonic() + self._grace_s + _KILL_LIMIT_S
+        while True:
+            with self._fence.hold() as generation:
+                self._guarded_record(slot, generation)
+                members = self._members(slot)
+                for one in members:
+                    processes.send(one, which)
+            if not members:
+                return
+            left = processes.wait_gone(members, limit_s=limit_s)
+            self._reap()
+            if left and time.monotonic() > deadline:
+                pids = ", ".join(str(one.pid) for one in left)
+                raise UnavailableError(
+                    f"{slot}: process {pids} did not end within {_KILL_LIMIT_S:g} s of SIGKILL, "
+                    "as happens inside a hung driver; look at it by hand, then repeat"
+                )
+            # Whatever is found from now on was started during the grace, or ignored it.
+            which, limit_s = signal.SIGKILL, _KILL_LIMIT_S
+
+    def _members(self, slot: Slot) -> tuple[ProcessIdentity, ...]:
+        """Find every living process of the slot, recorded or not."""
+        record = self._record(slot)
+        uids = () if isinstance(record, Absent) else tuple(one.uid for one in record.instances)
+        leaders = [one for one in (self._identity(slot, uid) for uid in uids) if one is not None]
+        found = list(processes.find_carriers(launch.ENV_SLOT_DIR, str(self._slot_dir(slot))))
+        for leader in leaders:
+            found.extend(processes.find_session(leader))
+        return tuple({one.pid: one for one in found}.values())
+
+    def _identity(self, slot: Slot, uid: str) -> ProcessIdentity | None:
+        """Return the instance's process as recorded, or as found by its uid when the record is missing."""
+        try:
+            return ProcessIdentity.model_validate_json(self._pid_path(slot, uid).read_bytes())
+        except (FileNotFoundError, ValidationError):
+            carriers = processes.find_carriers(wire.ENV_POD_UID, uid)
+            return next((one for one in carriers if processes.leads_session(one)), None)
+
+    def _guarded_record(self, slot: Slot, generation: int) -> SlotRecord | Absent:
+        """Read the record for a writer of this generation.
+
+        Raises:
+            ConflictError: A later generation wrote it.
+        """
+        record = self._record(slot)
+        if isinstance(record, SlotRecord) and record.generation > generation:
+            raise ConflictError(
+                f"{slot} was deployed under generation {record.generation}, this controller holds {generation}; "
+                "another controller has taken over: stop this one"
+            )
+        return record
+
+    def _record(self, slot: Slot) -> SlotRecord | Absent:
+        path = self._record_path(slot)
+        try:
+            return SlotRecord.model_validate_json(path.read_bytes())
+        except FileNotFoundError:
+            return Absent(reason=f"nothing is deployed in {slot}")
+        except ValidationError as error:
+            return Absent(reason=f"the record {path} is damaged; a new deploy ends what runs there: {error}")
+        except OSError as error:
+            raise UnavailableError(f"the record {path} could not be read: {error}") from error
+
+    def _recorded_ports(self) -> set[int]:
+        records = [self._record(slot) for slot in Slot]
+        return {one.port for record in records if isinstance(record, SlotRecord) for one in record.instances}
+
+    def _reap(self) -> None:
+        for child in self._children.values():
+            child.poll()
+
+    def _slot_dir(self, slot: Slot) -> Path:
+        return self._folder / slot.value
+
+    def _record_path(self, slot: Slot) -> Path:
+        return self._slot_dir(slot) / "slot.json"
+
+    def _pid_path(self, slot: Slot, uid: str) -> Path:
+        return self._slot_dir(slot) / f"{uid}.pid.json"
+
+    def _log_path(self, slot: Slot, uid: str) -> Path:
+        return self._slot_dir(slot) / f"{uid}.log"

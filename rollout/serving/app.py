@@ -1,0 +1,277 @@
+"""The HTTP face of the reference server.
+
+The event loop only parses, queues and answers; pictures are drawn by the work queue's one thread. Every answer names
+the instance, and once that is proven, the capability snapshot it runs under.
+"""
+
+import asyncio
+import base64
+import logging
+import threading
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from time import perf_counter
+from typing import Any, assert_never
+
+from starlette.applications import Starlette
+from starlette.datastructures import MutableHeaders
+from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from rollout.errors import PlatformError
+from rollout.model.canonical import canonical_bytes
+from rollout.model.wire import (
+    HEADER_POD_UID,
+    HEADER_SNAPSHOT_DIGEST,
+    PATH_CAPABILITIES,
+    PATH_HEALTH,
+    PATH_IMAGES,
+    PATH_METRICS,
+    PATH_READY,
+    SERVER_TIMING,
+)
+from rollout.serving.failures import (
+    AdmissionError,
+    NonFiniteError,
+    ProviderLostError,
+    QueueFullError,
+    WorkCancelledError,
+)
+from rollout.serving.image_request import BadRequestError, error_body, parse_image_request
+from rollout.serving.metrics import METRICS_CONTENT_TYPE, ServerMetrics
+from rollout.serving.pipeline import PictureRequest, draw
+from rollout.serving.readiness import NotReady, Readiness, Ready
+from rollout.serving.sessions import LoadedModel
+from rollout.serving.work_queue import Ticket, WorkQueue
+
+logger = logging.getLogger(__name__)
+
+BODY_BYTES_MAX = 64 * 1024
+CLIENT_GONE = 499
+"""What nginx logs for a client that closed the connection; nobody receives it."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Answer:
+    """The body of an image answer and its phases in milliseconds, queue and total included."""
+
+    body: bytes
+    phase_ms: Mapping[str, float]
+
+
+class ImageServer:
+    """The endpoints over one readiness, one queue and one set of metrics."""
+
+    def __init__(self, *, readiness: Readiness, queue: WorkQueue) -> None:
+        self._readiness = readiness
+        self._queue = queue
+        self.metrics = ServerMetrics(
+            queue_depth=lambda: queue.depth,
+            ready=lambda: 1.0 if isinstance(readiness.state, Ready) else 0.0,
+        )
+
+    async def images(self, request: Request) -> Response:
+        """Draw pictures, or say in OpenAI's form why not."""
+        response = await self._images(request)
+        self.metrics.count_request(code=response.status_code)
+        return response
+
+    async def health(self, _request: Request) -> Response:
+        """Liveness: the process runs and its event loop turns."""
+        return JSONResponse({"status": "alive"})
+
+    async def ready(self, _request: Request) -> Response:
+        """Readiness: the snapshot is collected and the self-test passed."""
+        match self._readiness.state:
+            case Ready(digest=digest):
+                return JSONResponse({"status": "ready", "snapshot_digest": digest})
+            case NotReady(reason=reason):
+                return JSONResponse({"status": "not ready", "reason": reason}, status_code=503)
+            case _ as unknown:
+                assert_never(unknown)
+
+    async def capabilities(self, _request: Request) -> Response:
+        """Return the capability snapshot as far as it is collected."""
+        state = self._readiness.state
+        if state.snapshot is None:
+            reason = state.reason if isinstance(state, NotReady) else "no snapshot"
+            return JSONResponse({"status": "not collected", "reason": reason}, status_code=503)
+        return JSONResponse(state.snapshot.to_json())
+
+    async def metrics_page(self, _request: Request) -> Response:
+        """Return the metrics in Prometheus' text format."""
+        return Response(self.metrics.render(), media_type=METRICS_CONTENT_TYPE)
+
+    async def _images(self, request: Request) -> Response:
+        try:
+            body = await _read_body(request)
+            started = perf_counter()
+            wanted = parse_image_request(body)
+        except ClientDisconnect:
+            return Response(status_code=CLIENT_GONE)
+        except BadRequestError as error:
+            body_json = error_body(str(error), kind="invalid_request_error", param=error.param, code=error.code)
+            return JSONResponse(body_json, status_code=413 if error.code == "body_too_large" else 400)
+        match self._readiness.state:
+            case NotReady(reason=reason):
+                return _busy(503, f"the server is not ready: {reason}", code="not_ready")
+            case Ready(model=model):
+                return await self._draw(request, model, wanted, started=started)
+            case _ as unknown:
+                assert_never(unknown)
+
+    async def _draw(self, request: Request, model: LoadedModel, wanted: PictureRequest, *, started: float) -> Response:
+        def work(cancelled: threading.Event) -> Answer:
+            return _answer(model, wanted, started=started, cancelled=cancelled)
+
+        try:
+            ticket = self._queue.submit(work)
+        except QueueFullError as error:
+            return _busy(429, str(error), code="rate_limit_exceeded")
+        if not await _finished_before_disconnect(request, ticket):
+            return Response(status_code=CLIENT_GONE)
+        try:
+            answer = ticket.future.result()
+        except PlatformError as error:
+            return self._failed(error)
+        phase_ms = {**answer.phase_ms, "total": (perf_counter() - started) * 1e3}
+        self.metrics.observe_phases(phase_ms)
+        timing = ", ".join(f"{phase};dur={duration_ms:.3f}" for phase, duration_ms in phase_ms.items())
+        return Response(answer.body, media_type="application/json", headers={SERVER_TIMING: timing})
+
+    def _failed(self, error: PlatformError) -> Response:
+        match error:
+            case WorkCancelledError():
+                return Response(status_code=CLIENT_GONE)
+            case NonFiniteError():
+                return _broken(str(error), code="non_finite_output")
+            case ProviderLostError() | AdmissionError():
+                self._readiness.lose(str(error))
+                return _broken(str(error), code="provider_lost")
+            case _:
+                return _broken(str(error), code="inference_failed")
+
+
+class IdentityHeaders:
+    """Names the instance and the proven snapshot on every answer, errors included."""
+
+    def __init__(self, app: ASGIApp, *, pod_uid: str, readiness: Readiness) -> None:
+        self._app = app
+        self._pod_uid = pod_uid
+        self._readiness = readiness
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass the call on and add the headers to the answer's start."""
+
+        async def send_named(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                headers = MutableHeaders(scope=message)
+                headers[HEADER_POD_UID] = self._pod_uid
+                if digest := self._readiness.verified_digest:
+                    headers[HEADER_SNAPSHOT_DIGEST] = digest
+            await send(message)
+
+        await self._app(scope, receive, send_named)
+
+
+def build_app(server: ImageServer, *, readiness: Readiness, pod_uid: str, lifespan: Callable[..., Any]) -> ASGIApp:
+    """Wire the endpoints.
+
+    Args:
+        server: The endpoints.
+        readiness: Decides whether the snapshot's digest is named.
+        pod_uid: Name of this instance.
+        lifespan: Starlette's lifespan context manager: starts loading, closes the queue.
+    """
+    routes = [
+        Route(PATH_IMAGES, server.images, methods=["POST"]),
+        Route(PATH_HEALTH, server.health, methods=["GET"]),
+        Route(PATH_READY, server.ready, methods=["GET"]),
+        Route(PATH_CAPABILITIES, server.capabilities, methods=["GET"]),
+        Route(PATH_METRICS, server.metrics_page, methods=["GET"]),
+    ]
+    handlers: dict[Any, Any] = {HTTPException: _http_error, Exception: _bug}
+    app = Starlette(routes=routes, lifespan=lifespan, exception_handlers=handlers)
+    return IdentityHeaders(app, pod_uid=pod_uid, readiness=readiness)
+
+
+def _answer(model: LoadedModel, wanted: PictureRequest, *, started: float, cancelled: threading.Event) -> Answer:
+    """Draw and encode in the worker thread, so that the event loop stays free."""
+    queue_ms = (perf_counter() - started) * 1e3
+    drawing = draw(model, wanted, cancelled=cancelled)
+    encode_started = perf_counter()
+    body = canonical_bytes(
+        {
+            "created": int(time.time()),
+            "data": [{"b64_json": base64.b64encode(picture).decode()} for picture in drawing.pictures],
+        },
+    )
+    png_ms = drawing.phase_ms["png"] + (perf_counter() - encode_started) * 1e3
+    return Answer(body=body, phase_ms={"queue": queue_ms, **drawing.phase_ms, "png": png_ms})
+
+
+async def _read_body(request: Request) -> bytes:
+    body = bytearray()
+    async for chunk in request.stream():
+        body += chunk
+        if len(body) > BODY_BYTES_MAX:
+            raise BadRequestError(f"the body is longer than {BODY_BYTES_MAX} bytes", code="body_too_large")
+    return bytes(body)
+
+
+async def _finished_before_disconnect(request: Request, ticket: Ticket[Answer]) -> bool:
+    """Wait for the work or for the client to go away, which cancels the work; say whether the work ended first."""
+    done = asyncio.ensure_future(_wait(ticket))
+    gone = asyncio.ensure_future(_disconnected(request))
+    try:
+        await asyncio.wait({done, gone}, return_when=asyncio.FIRST_COMPLETED)
+        return done.done()
+    finally:
+        gone.cancel()
+        if not done.done():
+            ticket.cancel()
+            done.cancel()
+
+
+async def _wait(ticket: Ticket[Answer]) -> None:
+    """Return when the ticket's work ended, however it ended; its outcome is read from the ticket."""
+    loop = asyncio.get_running_loop()
+    ended = asyncio.Event()
+    ticket.future.add_done_callback(lambda _future: _notify(loop, ended))
+    await ended.wait()
+
+
+def _notify(loop: asyncio.AbstractEventLoop, ended: asyncio.Event) -> None:
+    if not loop.is_closed():  # Work given up at shutdown may end after the loop.
+        loop.call_soon_threadsafe(ended.set)
+
+
+async def _disconnected(request: Request) -> None:
+    while (await request.receive())["type"] != "http.disconnect":
+        pass
+
+
+def _busy(status: int, message: str, *, code: str) -> Response:
+    kind = "rate_limit_error" if code == "rate_limit_exceeded" else "server_error"
+    return JSONResponse(error_body(message, kind=kind, code=code), status_code=status, headers={"Retry-After": "1"})
+
+
+def _broken(message: str, *, code: str) -> Response:
+    logger.error("an image request failed: %s", message)
+    return JSONResponse(error_body(message, kind="server_error", code=code), status_code=500)
+
+
+async def _http_error(_request: Request, error: HTTPException) -> Response:
+    kind = "invalid_request_error" if error.status_code < 500 else "server_error"  # noqa: PLR2004 - HTTP's classes
+    body = error_body(error.detail, kind=kind, code=f"http_{error.status_code}")
+    return JSONResponse(body, status_code=error.status_code, headers=error.headers)
+
+
+async def _bug(_request: Request, error: Exception) -> Response:
+    """Answer in OpenAI's form; Starlette raises the exception again afterwards, and uvicorn logs its traceback."""
+    body = error_body(f"a bug in the server: {type(error).__name__}", kind="server_error", code="internal_error")
+    return JSONResponse(body, status_code=500)

@@ -1,0 +1,146 @@
+"""The cache folder: model files made on first use, verified on every use.
+
+Layout: `<cache>/models/<name>` with one lock file. Whoever holds the lock makes a missing or damaged file, writes it
+beside its place and renames it, so that a reader sees a whole file or none and two servers starting at once make it
+once. Content is trusted by digest only.
+"""
+
+import fcntl
+import logging
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from rollout.errors import ConfigError
+from rollout.model.canonical import digest_bytes, digest_json
+from rollout.serving.template import WEIGHTS_LOCATION, ModelTemplate, Part
+from rollout.serving.weights import generate_weights
+
+logger = logging.getLogger(__name__)
+
+# Making every file takes two seconds; a holder that takes a minute is stuck.
+_LOCK_WAIT_S = 60.0
+_LOCK_POLL_S = 0.02
+
+
+def load_weights(template: ModelTemplate, *, cache: Path) -> bytes:
+    """Return the weights file's content, from the cache or made anew.
+
+    Raises:
+        ConfigError: The cache folder cannot be used, or this machine generates other weights than the manifest pins.
+    """
+    name = f"weights-{_short(template.weights_digest)}.bin"
+    with _locked(cache) as folder:
+        content = _read_verified(folder / name, expected=template.weights_digest)
+        if content is None:
+            content = generate_weights(template.tensors, seed=template.seed)
+            if digest_bytes(content) != template.weights_digest:
+                raise ConfigError(
+                    f"the generated weights have digest {digest_bytes(content)}, the manifest pins"
+                    f" {template.weights_digest}: run tools/make_templates.py anew",
+                )
+            _replace(folder / name, content)
+    return content
+
+
+def load_quantized_unet(template: ModelTemplate, weights: bytes, *, cache: Path) -> bytes:
+    """Return the UNet with int8 weights inside, from the cache or quantised anew (about a second).
+
+    Raises:
+        ConfigError: The cache folder cannot be used, or the `onnx` package that quantisation needs is missing.
+    """
+    import onnxruntime  # noqa: PLC0415 - a heavy import that only the int8 release needs here
+
+    source = {
+        "graph": template.graph_digests[Part.UNET],
+        "weights": template.weights_digest,
+        "onnxruntime": onnxruntime.__version__,
+    }
+    path_name = f"unet-int8-{_short(digest_json(source))}.onnx"
+    with _locked(cache) as folder:
+        path = folder / path_name
+        digest_path = folder / f"{path_name}.sha256"
+        expected = digest_path.read_text().strip() if digest_path.exists() else ""
+        content = _read_verified(path, expected=expected)
+        if content is None:
+            content = _quantize(template.graphs[Part.UNET], weights)
+            _replace(path, content)
+            _replace(digest_path, digest_bytes(content).encode())
+    return content
+
+
+@contextmanager
+def _locked(cache: Path) -> Iterator[Path]:
+    """Hold the cache folder's lock; it ends with the process, so a killed server leaves no stale lock."""
+    folder = cache / "models"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with (folder / "lock").open("a") as lock:
+            _acquire(lock.fileno())
+            yield folder
+    except OSError as error:
+        raise ConfigError(f"the model cache {folder} cannot be used ({error}): choose another with --cache") from error
+
+
+def _acquire(lock: int) -> None:
+    """Take the lock.
+
+    Raises:
+        TimeoutError: Somebody else held it for `_LOCK_WAIT_S`.
+    """
+    deadline = time.monotonic() + _LOCK_WAIT_S
+    while True:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            if time.monotonic() > deadline:
+                raise TimeoutError(f"another process held its lock for {_LOCK_WAIT_S:.0f} s") from error
+            time.sleep(_LOCK_POLL_S)
+        else:
+            return
+
+
+def _read_verified(path: Path, *, expected: str) -> bytes | None:
+    """Return the file's content if it is there and has the expected digest."""
+    if not path.exists():
+        return None
+    content = path.read_bytes()
+    found = digest_bytes(content)
+    if found != expected:
+        logger.warning("%s has digest %s instead of %r: making it anew", path, found, expected)
+        return None
+    return content
+
+
+def _replace(path: Path, content: bytes) -> None:
+    partial = path.with_name(path.name + ".partial")  # One name is enough under the lock; a leftover is overwritten.
+    partial.write_bytes(content)
+    partial.replace(path)
+
+
+def _quantize(graph: bytes, weights: bytes) -> bytes:
+    """Return the graph with dynamic int8 MatMul and Conv, weights inside."""
+    try:
+        from onnxruntime.quantization import quantize_dynamic  # noqa: PLC0415 - heavy, and needs the onnx package
+    except ImportError as error:
+        raise ConfigError(f"--precision int8 needs the onnx package ({error}): install it") from error
+    root = logging.getLogger()
+    level = root.level
+    root.setLevel(logging.ERROR)  # The quantiser advises on the root logger; its advice does not apply to a server.
+    try:
+        with tempfile.TemporaryDirectory() as scratch:
+            Path(scratch, WEIGHTS_LOCATION).write_bytes(weights)
+            source = Path(scratch, "unet.onnx")
+            source.write_bytes(graph)
+            target = Path(scratch, "unet-int8.onnx")
+            quantize: Callable[..., None] = quantize_dynamic
+            quantize(source, target, op_types_to_quantize=["MatMul", "Conv"])
+            return target.read_bytes()
+    finally:
+        root.setLevel(level)
+
+
+def _short(digest: str) -> str:
+    return digest.removeprefix("sha256:")[:16]

@@ -1,0 +1,124 @@
+"""The server process: listen, load, prove, serve, drain."""
+
+import asyncio
+import os
+import socket
+import sys
+import threading
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from time import perf_counter
+
+import uvicorn
+from starlette.applications import Starlette
+
+from rollout.errors import ConfigError, RolloutError
+from rollout.serving.app import ImageServer, build_app
+from rollout.serving.collectors import collect_snapshot, with_self_test
+from rollout.serving.options import ServeOptions
+from rollout.serving.readiness import Readiness
+from rollout.serving.self_test import run_self_test
+from rollout.serving.sessions import POLICY_PROFILE, REQUESTED_PROVIDERS, load_model
+from rollout.serving.work_queue import WorkQueue
+
+EXIT_REFUSED = os.EX_CONFIG
+"""78, sysexits' "configuration error": a supervisor should not restart the process as it is."""
+
+# Longer than Envoy keeps idle upstream connections (an hour), so that the router closes first and never sends a
+# request into a connection that the server is just closing.
+_KEEP_ALIVE_S = 2 * 3600
+_BACKLOG = 2048
+
+
+def run_server(options: ServeOptions) -> int:
+    """Serve until SIGTERM or SIGINT; then stop accepting, finish everything in flight, and end.
+
+    Returns:
+        The exit status: 0, or EXIT_REFUSED after one line on stderr when the stack is not what was asked for. uvicorn
+        raises the signal it was ended by once more, so that a drained process normally ends by that signal.
+    """
+    try:
+        listener = _listen(options)
+    except ConfigError as error:
+        _report(error)
+        return EXIT_REFUSED
+    readiness = Readiness()
+    queue = WorkQueue(limit=options.queue_limit)
+    server = ImageServer(readiness=readiness, queue=queue)
+    refusals: list[RolloutError] = []
+
+    @asynccontextmanager
+    async def lifespan(_app: Starlette) -> AsyncIterator[None]:
+        ticket = queue.submit(lambda stopped: _become_ready(options, server, readiness, stopped=stopped))
+        watch = asyncio.create_task(_watch(asyncio.wrap_future(ticket.future), refuse=refuse))
+        yield
+        ticket.cancel()
+        queue.close()
+        watch.cancel()
+
+    def refuse(error: RolloutError) -> None:
+        refusals.append(error)
+        readiness.lose(str(error))
+        uvicorn_server.should_exit = True
+
+    config = uvicorn.Config(
+        build_app(server, readiness=readiness, pod_uid=options.pod_uid, lifespan=lifespan),
+        loop="uvloop",
+        http="httptools",
+        ws="none",
+        lifespan="on",
+        access_log=False,
+        log_level="warning",
+        server_header=False,
+        timeout_keep_alive=_KEEP_ALIVE_S,
+        backlog=_BACKLOG,
+    )
+    uvicorn_server = uvicorn.Server(config)
+    uvicorn_server.run(sockets=[listener])
+    for refusal in refusals:
+        _report(refusal)
+    return EXIT_REFUSED if refusals else 0
+
+
+def _listen(options: ServeOptions) -> socket.socket:
+    family = socket.AF_INET6 if ":" in options.host else socket.AF_INET
+    try:
+        # Without SO_REUSEPORT a second server on the port fails instead of taking half of the requests.
+        return socket.create_server((options.host, options.port), family=family, backlog=_BACKLOG)
+    except (OSError, OverflowError) as error:
+        raise ConfigError(f"cannot listen on {options.host} port {options.port}: {error}") from error
+
+
+def _become_ready(
+    options: ServeOptions,
+    server: ImageServer,
+    readiness: Readiness,
+    *,
+    stopped: threading.Event,
+) -> None:
+    """Load, collect, test; runs in the work queue's thread, before every request."""
+    started = perf_counter()
+    model = load_model(options)
+    snapshot = collect_snapshot(model, load_s=perf_counter() - started)
+    readiness.collected(snapshot)
+    server.metrics.set_provider(provider=REQUESTED_PROVIDERS[0], profile=POLICY_PROFILE)
+    if stopped.is_set():
+        return
+    latency_s = run_self_test(model, limit_s=options.self_test_limit_s)
+    readiness.pass_self_test(model, with_self_test(snapshot, latency_s=latency_s))
+
+
+async def _watch(loading: asyncio.Future[None], *, refuse: Callable[[RolloutError], None]) -> None:
+    """End the server when loading fails; a failure that is nobody's refusal is a bug and is reported as one."""
+    try:
+        await loading
+    except RolloutError as error:
+        refuse(error)
+    except Exception as error:
+        refuse(RolloutError(f"a bug while loading: {type(error).__name__}: {error}"))
+        raise
+
+
+def _report(error: RolloutError) -> None:
+    sys.stderr.write(f"rollout serve: refused: {' '.join(str(error).split())}\n")
+    sys.stderr.flush()

@@ -1,0 +1,403 @@
+"""Judging a candidate by pairs: one prompt sent to blue and to green, decided at the first pair that suffices.
+
+Roll back when 0.3 E_median + 0.4 E_tail + 0.3 E_slow >= 1/alpha: an average of e-values is an e-value under any
+dependence (Vovk & Wang, Annals of Statistics 49(3), 2021). Promote when each gate's own evidence has at some time
+reached 1/beta: every margin must be excluded, so nothing has to be corrected for (intersection-union; Berger,
+Technometrics 1982).
+"""
+
+import math
+from dataclasses import dataclass
+from enum import StrEnum
+from itertools import islice
+from typing import Any, assert_never
+
+import numpy as np
+
+from rollout.errors import ConfigError, EvidenceError, InvariantError
+from rollout.stats.intervals import median_bounds, tail_bounds
+from rollout.stats.margins import Margins, margins_of
+from rollout.stats.noise import sigma_of
+from rollout.stats.processes import GateProcess, MedianProcess, SlowProcess, TailProcess
+from rollout.stats.quantiles import RANK_TOLERANCE, rank_of, sample_quantile
+from rollout.stats.rates import rate_bounds
+from rollout.stats.series import Array, Bounds, Outcome, check_open_unit, checked_latency, checked_ratio
+
+AA_PAIRS_MIN = 100
+"""Below this the A/A history's own tail is too uncertain for promotion within any usual budget; 300 is better."""
+
+AA_SLOW_ALPHA = 2e-4
+"""A history is refused once a one-sided bound at 1e-4 shows blue itself slow more often than green may be; so small
+because slow requests come in clusters, which spread the count of a sound blue wider than the bound knows."""
+
+ROLLBACK_PAIRS_MIN = 2
+"""One pair can be one accident."""
+
+MEDIAN_WEIGHT, TAIL_WEIGHT, SLOW_WEIGHT = 0.3, 0.4, 0.3
+"""Chosen by simulation; any weights that sum to 1 keep the error rate."""
+
+
+class GateName(StrEnum):
+    """The three paired gates."""
+
+    MEDIAN = "median"
+    TAIL = "tail"
+    SLOW = "slow"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GateResult:
+    """Evidence of one gate: for rollback now, for promotion now, and the most it has ever been."""
+
+    name: GateName
+    e_rollback: float
+    e_promote: float
+    e_promote_max: float
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Estimate:
+    """A point estimate and its interval.
+
+    The lower end is wrong with probability at most alpha and the upper end at most beta, at whatever pair one stops.
+    """
+
+    value: float
+    bounds: Bounds
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Unmeasured:
+    """No estimate, and why."""
+
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Judgement:
+    """What the pairs so far have shown.
+
+    `p50_ratio` is the median of green / blue with bounds on its location; `tail_ratio` is the tail quantile of
+    green / blue over that of the A/A history: a tail of the paired ratio, not the ratio of two marginal tails.
+    """
+
+    outcome: Outcome
+    pairs_used: int
+    pairs_void: int
+    e_rollback: float
+    e_rollback_needed: float
+    e_promote_needed: float
+    gates: tuple[GateResult, GateResult, GateResult]
+    p50_ratio: Estimate | Unmeasured
+    tail_ratio: Estimate | Unmeasured
+    reason: str
+
+
+class PairedTest:
+    """Sequential test of green against blue, fed one pair at a time.
+
+    BREACH is wrong with probability at most alpha and PASS with at most beta, although the outcome is looked at after
+    every pair. The probability counts the A/A history as drawn too, by the same protocol as the pairs.
+
+    Args:
+        aa_ratio: Shape (N,), N >= 100, blue / blue in the order measured. A timeout is kept as it was seen: +inf where
+            the second blue timed out, 0 where the first did; pairs where both did are left out. Timeouts then widen the
+            tail threshold like any other slow answer, until blue itself is shown unfit, which raises.
+        margins: The limits to judge by.
+        alpha: Largest chance of a false BREACH, in (0, 1).
+        beta: Largest chance of a false PASS, in (0, 1).
+        block_pairs: Average log ratios over this many pairs in the median gate, against autocorrelation; at least 1.
+
+    Raises:
+        EvidenceError: The history is too short, damaged, or shows that blue itself fails the margins.
+        ConfigError: alpha, beta or block_pairs is out of range.
+    """
+
+    def __init__(
+        self, *, aa_ratio: Array, margins: Margins, alpha: float = 0.01, beta: float = 0.01, block_pairs: int = 1
+    ) -> None:
+        check_open_unit(alpha, name="alpha")
+        check_open_unit(beta, name="beta")
+        if block_pairs < 1:
+            raise ConfigError(f"block_pairs is {block_pairs}; it must be at least 1")
+        self._margins, self._alpha, self._beta = margins, alpha, beta
+        self._breach_at, self._pass_at = 1.0 / alpha, 1.0 / beta
+        history = _checked_history(aa_ratio, margins=margins, block_pairs=block_pairs)
+        self._aa_count = len(history)
+        self._rank = rank_of(margins.tail_quantile, self._aa_count + 1)
+        self._aa_quantile = _tail_of(history, rank=self._rank)
+        tail_threshold = margins.tail_ratio_max * self._aa_quantile
+        self._fixed_ceiling = max(margins.slow_factor, tail_threshold)
+        self._log_fixed_ceiling = math.log(self._fixed_ceiling)
+        self._median = MedianProcess(
+            scale_log=_block_sigma(history, block_pairs=block_pairs, limit_log=self._log_fixed_ceiling),
+            ratio_max=margins.p50_ratio_max,
+        )
+        self._tail = TailProcess(aa_count=self._aa_count, rank=self._rank, threshold=tail_threshold)
+        self._slow = SlowProcess(margins)
+        self._processes: tuple[GateProcess, ...] = (self._median, self._tail, self._slow)
+        self._promote_max = [1.0, 1.0, 1.0]
+        self._block_pairs = block_pairs
+        self._block_least: list[float] = []
+        self._block_most: list[float] = []
+        self._log_least: list[float] = []
+        self._log_most: list[float] = []
+        self._scales: list[float] = []
+        self._ratios: list[float] = []
+        self._ratios_least: list[float] = []
+        self._voids = 0
+        self._outcome = Outcome.INCONCLUSIVE
+
+    @property
+    def outcome(self) -> Outcome:
+        """What has been shown so far."""
+        return self._outcome
+
+    @property
+    def stop_ratio(self) -> float:
+        """The multiple of blue's latency from which timing the next green on changes no verdict.
+
+        A green that is stopped there is fed in as +inf: any ratio above it gives the same bits.
+        """
+        return max(self._fixed_ceiling, math.exp(self._median.reach_log))
+
+    def update(self, *, blue_s: float, green_s: float) -> Outcome:
+        """Take in one pair and return what has been shown so far.
+
+        Args:
+            blue_s: Latency in seconds, above 0; +inf for a timeout or an error.
+            green_s: The same of green. Both +inf is a void pair: it costs budget and bets nothing.
+
+        Raises:
+            EvidenceError: A latency is NaN, zero or negative.
+            InvariantError: The test has already decided; a new question needs a new test.
+        """
+        if not (blue_s > 0.0 and green_s > 0.0):
+            raise EvidenceError(
+                f"a pair of blue {blue_s} s and green {green_s} s was given; a latency is above 0, and +inf for a "
+                "timeout"
+            )
+        if self._outcome is not Outcome.INCONCLUSIVE:
+            raise InvariantError(f"the paired test has decided {self._outcome.value}; start a new one for new pairs")
+        if math.isinf(blue_s) and math.isinf(green_s):
+            self._voids += 1
+            return self._outcome
+        self._bet(green_s / blue_s)
+        self._outcome = self._decide()
+        return self._outcome
+
+    def judgement(self) -> Judgement:
+        """Return everything shown so far; costs milliseconds, where an update costs microseconds."""
+        gates = self._gate_results()
+        return Judgement(
+            outcome=self._outcome,
+            pairs_used=len(self._ratios),
+            pairs_void=self._voids,
+            e_rollback=self._combined(),
+            e_rollback_needed=self._breach_at,
+            e_promote_needed=self._pass_at,
+            gates=gates,
+            p50_ratio=self._p50_ratio(),
+            tail_ratio=self._tail_ratio(),
+            reason=self._reason(gates),
+        )
+
+    def _bet(self, ratio: float) -> None:
+        stop_ratio = self.stop_ratio
+        ceiling = math.log(stop_ratio)
+        log_ratio = math.log(ratio) if ratio > 0.0 else -math.inf
+        # Above the stop ratio the exact value must not matter, to the last bit: it may be a green that was stopped.
+        least = ceiling if ratio > stop_ratio else self._median.clamp(log_ratio, ceiling=ceiling)
+        self._block_least.append(least)
+        self._block_most.append(max(log_ratio, least))
+        if len(self._block_least) == self._block_pairs:
+            self._log_least.append(math.fsum(self._block_least) / self._block_pairs)
+            self._log_most.append(math.fsum(self._block_most) / self._block_pairs)
+            self._scales.append(self._median.scale)
+            self._median.bet(self._log_least[-1])
+            self._block_least.clear()
+            self._block_most.clear()
+        self._tail.bet(ratio)
+        self._slow.bet(ratio)
+        self._ratios.append(ratio)
+        self._ratios_least.append(min(ratio, stop_ratio))
+
+    def _decide(self) -> Outcome:
+        for index, process in enumerate(self._processes):
+            self._promote_max[index] = max(self._promote_max[index], process.promote.total)
+        if self._combined() >= self._breach_at and len(self._ratios) >= ROLLBACK_PAIRS_MIN:
+            return Outcome.BREACH
+        if min(self._promote_max) >= self._pass_at:
+            return Outcome.PASS
+        return Outcome.INCONCLUSIVE
+
+    def _combined(self) -> float:
+        return math.fsum(
+            (
+                MEDIAN_WEIGHT * self._median.rollback.total,
+                TAIL_WEIGHT * self._tail.rollback.total,
+                SLOW_WEIGHT * self._slow.rollback.total,
+            )
+        )
+
+    def _gate_results(self) -> tuple[GateResult, GateResult, GateResult]:
+        used = len(self._ratios)
+        margins = self._margins
+        measured = (
+            f"median of {used} paired ratios against the margin x{margins.p50_ratio_max:.4g}",
+            (
+                f"{self._tail.exceeded.count} of {used} pairs above x{self._tail.threshold:.4g}, which is "
+                f"x{margins.tail_ratio_max:.4g} the P{100 * margins.tail_quantile:.4g} of the A/A history"
+            ),
+            (
+                f"{self._slow.slow.count} of {used} pairs above x{margins.slow_factor:.4g}, against "
+                f"{100 * margins.slow_rate_rollback:.4g}% to roll back and {100 * margins.slow_rate_promote:.4g}% to "
+                "promote"
+            ),
+        )
+        median, tail, slow = (
+            GateResult(
+                name=name,
+                e_rollback=process.rollback.total,
+                e_promote=process.promote.total,
+                e_promote_max=promote_max,
+                reason=f"{what}: evidence against {process.rollback.total:.3g}, for at most {promote_max:.3g} "
+                f"(enough at {self._pass_at:.3g})",
+            )
+            for name, process, promote_max, what in zip(
+                GateName, self._processes, self._promote_max, measured, strict=True
+            )
+        )
+        return median, tail, slow
+
+    def _reason(self, gates: tuple[GateResult, GateResult, GateResult]) -> str:
+        pairs = f"{len(self._ratios)} pairs ({self._voids} void besides)"
+        match self._outcome:
+            case Outcome.BREACH:
+                shares = zip((MEDIAN_WEIGHT, TAIL_WEIGHT, SLOW_WEIGHT), gates, strict=True)
+                _, loudest = max(shares, key=lambda share: share[0] * share[1].e_rollback)
+                return (
+                    f"green is slower than the margins allow after {pairs}: combined evidence {self._combined():.3g}, "
+                    f"{self._breach_at:.3g} needed, most of it from the {loudest.name.value} gate"
+                )
+            case Outcome.PASS:
+                return f"every margin is excluded after {pairs}"
+            case Outcome.INCONCLUSIVE:
+                open_gates = ", ".join(gate.name.value for gate in gates if gate.e_promote_max < self._pass_at)
+                return (
+                    f"undecided after {pairs}: combined evidence against {self._combined():.3g} of "
+                    f"{self._breach_at:.3g}; not yet excluded by: {open_gates}"
+                )
+            case _:
+                assert_never(self._outcome)
+
+    def _p50_ratio(self) -> Estimate | Unmeasured:
+        if not self._ratios:
+            return Unmeasured(reason="no pair was answered by either color")
+        bounds = median_bounds(
+            log_least=np.array(self._log_least),
+            log_most=np.array(self._log_most),
+            scale=np.array(self._scales),
+            alpha=self._alpha,
+            beta=self._beta,
+        )
+        return Estimate(value=sample_quantile(np.array(self._ratios), q=0.5), bounds=bounds)
+
+    def _tail_ratio(self) -> Estimate | Unmeasured:
+        if not self._ratios:
+            return Unmeasured(reason="no pair was answered by either color")
+        ratio = np.array(self._ratios)
+        bounds = tail_bounds(
+            ratio_least=np.array(self._ratios_least),
+            ratio_most=ratio,
+            aa_quantile=self._aa_quantile,
+            aa_count=self._aa_count,
+            rank=self._rank,
+            alpha=self._alpha,
+            beta=self._beta,
+        )
+        live = sample_quantile(ratio, q=self._margins.tail_quantile)
+        return Estimate(value=live / self._aa_quantile, bounds=bounds)
+
+
+def judge_pairs(
+    blue_s: Array,
+    green_s: Array,
+    *,
+    aa_ratio: Array,
+    profile: str | Margins,
+    alpha: float = 0.01,
+    beta: float = 0.01,
+    budget: int = 400,
+    block_pairs: int = 1,
+) -> Judgement:
+    """Judge stored pairs, stopping at the first that decides: `PairedTest` folded over them, bit for bit.
+
+    Args:
+        blue_s: Shape (n,), seconds, in the order measured; +inf for a timeout or an error.
+        green_s: Shape (n,), the same prompts answered by green.
+        aa_ratio: The A/A history; see `PairedTest`.
+        profile: "strict", "standard" or Margins.
+        alpha: Largest chance of a false BREACH, in (0, 1).
+        beta: Largest chance of a false PASS, in (0, 1).
+        budget: Pairs to look at, void ones included; at least 1. Undecided by then, or at the end, is INCONCLUSIVE.
+        block_pairs: See `PairedTest`.
+
+    Raises:
+        EvidenceError: Lengths differ, a latency is NaN, zero or negative (even after the deciding pair), or the history
+            cannot be used.
+        ConfigError: The profile is unknown, or a number is out of range.
+    """
+    blue, green = checked_latency(blue_s, name="blue_s"), checked_latency(green_s, name="green_s")
+    if len(blue) != len(green):
+        raise EvidenceError(
+            f"{len(blue)} latencies of blue and {len(green)} of green were given; pairs need as many of both"
+        )
+    if budget < 1:
+        raise ConfigError(f"budget is {budget}; at least one pair must be allowed")
+    test = PairedTest(aa_ratio=aa_ratio, margins=margins_of(profile), alpha=alpha, beta=beta, block_pairs=block_pairs)
+    pairs = zip(blue.tolist(), green.tolist(), strict=True)
+    for blue_latency, green_latency in islice(pairs, budget):
+        if test.update(blue_s=blue_latency, green_s=green_latency) is not Outcome.INCONCLUSIVE:
+            break
+    return test.judgement()
+
+
+def _checked_history(aa_ratio: Any, *, margins: Margins, block_pairs: int) -> Array:  # noqa: ANN401 - checked here
+    history = checked_ratio(aa_ratio, name="aa_ratio")
+    count = len(history)
+    quantile = margins.tail_quantile
+    needed = max(AA_PAIRS_MIN * block_pairs, math.ceil(quantile / (1.0 - quantile) - RANK_TOLERANCE))
+    if count < needed:
+        raise EvidenceError(
+            f"the A/A history holds {count} pairs and the P{100 * quantile:.4g} gate in blocks of {block_pairs} needs "
+            f"{needed}: {needed - count} are missing; calibrate with more pairs"
+        )
+    slow = int(np.count_nonzero(history > margins.slow_factor))
+    if rate_bounds(failures=slow, trials=count, alpha=AA_SLOW_ALPHA).lower > margins.slow_rate_rollback:
+        raise EvidenceError(
+            f"{slow} of {count} A/A pairs are above x{margins.slow_factor:.4g}, more than the "
+            f"{100 * margins.slow_rate_rollback:.4g}% for which green is rolled back: repair blue, or set "
+            "slow_rate_rollback above blue's own rate"
+        )
+    return history
+
+
+def _tail_of(history: Array, *, rank: int) -> float:
+    quantile = float(np.sort(history)[rank - 1])
+    if math.isinf(quantile) or quantile == 0.0:
+        raise EvidenceError(
+            f"the A/A ratio of rank {rank} of {len(history)} is {quantile}, a timeout, so it cannot be a yardstick: "
+            "repair blue, then calibrate again"
+        )
+    return quantile
+
+
+def _block_sigma(history: Array, *, block_pairs: int, limit_log: float) -> float:
+    with np.errstate(divide="ignore"):
+        log_ratio = np.log(history)
+    if block_pairs == 1:
+        return sigma_of(log_ratio)
+    whole = len(log_ratio) // block_pairs * block_pairs
+    return sigma_of(np.clip(log_ratio[:whole], -limit_log, limit_log).reshape(-1, block_pairs).mean(axis=1))

@@ -1,0 +1,65 @@
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+from rollout.cli.serve import serve
+from rollout.serving import options
+
+
+@pytest.fixture
+def captured(monkeypatch):
+    """Replace the server by a recorder of its options; everything before it is real."""
+    seen = []
+    monkeypatch.setattr("rollout.serving.process.run_server", lambda made: seen.append(made) or 0)
+    for name in ("PORT", "ROLLOUT_POD_UID"):
+        monkeypatch.delenv(name, raising=False)
+    return seen
+
+
+@pytest.mark.parametrize(
+    ("option", "choices"),
+    [
+        ("graph_optimization", options.GraphOptimization),
+        ("guidance", options.GuidanceMode),
+        ("execution", options.ExecutionMode),
+        ("session", options.SessionLifetime),
+        ("precision", options.Precision),
+        ("prediction", options.Prediction),
+    ],
+)
+def test_the_command_offers_exactly_the_choices_of_the_server(option, choices):
+    (parameter,) = [one for one in serve.params if one.name == option]
+    assert list(parameter.type.choices) == [choice.value for choice in choices]
+
+
+def test_the_commands_defaults_are_the_good_release(captured, monkeypatch, tmp_path):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    assert CliRunner().invoke(serve, ["--port", "7000", "--pod-uid", "a"]).exit_code == 0
+    assert captured == [options.ServeOptions(port=7000, pod_uid="a", cache=tmp_path / "rollout")]
+
+
+def test_port_and_uid_come_from_the_environment(captured):
+    result = CliRunner().invoke(serve, [], env={"PORT": "7001", "ROLLOUT_POD_UID": "green-0"})
+    assert result.exit_code == 0
+    assert (captured[0].port, captured[0].pod_uid) == (7001, "green-0")
+
+
+def test_a_relative_xdg_cache_is_ignored(captured, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", "relative")
+    CliRunner().invoke(serve, ["--port", "7000"])
+    assert captured[0].cache == Path.home() / ".cache" / "rollout"
+
+
+@pytest.mark.parametrize("arguments", [[], ["--port", "0"], ["--port", "1", "--guidance", "none"]])
+def test_bad_usage_exits_2(captured, arguments):
+    assert CliRunner().invoke(serve, arguments).exit_code == 2
+    assert captured == []
+
+
+def test_naming_the_command_loads_no_server():
+    probe = "import sys, rollout.cli.serve; print([m for m in ('numpy','onnxruntime','uvicorn') if m in sys.modules])"
+    ran = subprocess.run([sys.executable, "-c", probe], capture_output=True, text=True, check=True)
+    assert ran.stdout.strip() == "[]"
