@@ -4,6 +4,7 @@ Run: python benchmarks/decisions/simulate.py --runs 2000
 """
 
 import argparse
+import math
 import sys
 import time
 from collections.abc import Callable
@@ -49,16 +50,18 @@ class Run:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Figure:
-    """One number computed from all runs of a case, and its limit."""
+    """One number computed from all runs of a case, and its limit; NaN where the design sets none."""
 
     name: str
     measure: Callable[[list[Run]], float]
-    limit: float
+    limit: float = math.nan
     at_least: bool = False
 
     def row(self, runs: list[Run]) -> tuple[str, str, str, str]:
         """Return figure, target, measured, verdict."""
         measured = self.measure(runs)
+        if math.isnan(self.limit):
+            return self.name, "", f"{measured:.4g}", ""
         reached = measured >= self.limit if self.at_least else measured <= self.limit
         sign = ">=" if self.at_least else "<="
         return self.name, f"{sign} {self.limit:g}", f"{measured:.4g}", "pass" if reached else "FAIL"
@@ -100,9 +103,7 @@ def mean_pairs_of_50(runs: list[Run]) -> float:
 
 
 CONVICTED_IN_3 = Figure(name="pairs, max", measure=pairs_to(Outcome.BREACH, 1.0), limit=3)
-REFUSED = Figure(
-    name="history refused %", measure=lambda runs: 100 * float(np.mean([x.refused for x in runs])), limit=1.0
-)
+REFUSED = Figure(name="history refused %", measure=lambda r: 100 * float(np.mean([x.refused for x in r])))
 FALSE_PROMOTE = Figure(name="false promote %", measure=share(Outcome.PASS), limit=1.0)
 P50_COVERED = Figure(
     name="p50 interval covers %",
@@ -150,7 +151,18 @@ def of_50(limit: float) -> Figure:
 CASES = (
     Case(name="A/A", world=World(), truth=1.0, figures=(false_rollback(0.25), P50_COVERED, TAIL_COVERED)),
     Case(name="A/A, standard", world=World(), margins=STANDARD, figures=(false_rollback(0.25),)),
-    Case(name="A/A, clustered bursts", world=World(bursts=Bursts.CLUSTERED), figures=(false_rollback(1.0), REFUSED)),
+    # The design does not say what clusters; the three readings go from kind to harsh.
+    Case(name="A/A, clusters of 3 in time", world=World(bursts=Bursts.SHARED), figures=(false_rollback(1.0), REFUSED)),
+    Case(
+        name="A/A, clusters of 2 in a color",
+        world=World(bursts=Bursts.CLUSTERED, cluster_length=2.0),
+        figures=(false_rollback(1.0), REFUSED),
+    ),
+    Case(
+        name="A/A, clusters of 3 in a color",
+        world=World(bursts=Bursts.CLUSTERED),
+        figures=(false_rollback(1.0), REFUSED),
+    ),
     Case(name="A/A, rho 0.3", world=World(rho=0.3), figures=(false_rollback(1.0),)),
     Case(name="at the margin: all x1.05", world=World(green_factor=1.05, bursts=Bursts.NONE), figures=(FALSE_PROMOTE,)),
     Case(name="median alone at x1.05", world=World(green_factor=1.05), margins=MEDIAN_ONLY, figures=(FALSE_PROMOTE,)),

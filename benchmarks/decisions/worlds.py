@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from enum import StrEnum, auto
+from typing import assert_never
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,16 +11,18 @@ Array = NDArray[np.float64]
 
 BURST_RATE = 0.01
 BURST_FACTOR = 3.0
-CLUSTER_LENGTH = 3.0
-"""Mean number of neighbouring requests of one color that a clustered burst slows."""
 
 
 class Bursts(StrEnum):
-    """How the slow requests of a sound release come."""
+    """How the slow requests of a sound release come.
+
+    CLUSTERED: in runs inside each color, independent of the other. SHARED: in runs of time, whatever is sent then.
+    """
 
     NONE = auto()
     ALONE = auto()
     CLUSTERED = auto()
+    SHARED = auto()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,6 +36,7 @@ class World:
 
     cv: float = 0.08
     bursts: Bursts = Bursts.ALONE
+    cluster_length: float = 3.0
     rho: float = 0.0
     green_factor: float = 1.0
     prompt_spread: float = 8.0
@@ -41,14 +45,26 @@ class World:
 
     def history(self, rng: np.random.Generator, count: int) -> Array:
         """Return A/A ratios, shape (count,)."""
-        return self._noise(rng, count) / self._noise(rng, count)
+        first, second = self._two(rng, count)
+        return second / first
 
     def pairs(self, rng: np.random.Generator, count: int) -> tuple[Array, Array]:
         """Return blue and green latencies, shape (count,) each, in seconds; the cheapest prompt takes one."""
         prompt = np.exp(rng.uniform(0.0, np.log(self.prompt_spread), count))
-        blue, green = prompt * self._noise(rng, count), prompt * self._noise(rng, count)
+        first, second = self._two(rng, count)
+        blue, green = prompt * first, prompt * second
         slow = rng.random(count) < self.slow_share
         return blue, green * np.where(slow, self.slow_factor, 1.0) * self.green_factor
+
+    def _two(self, rng: np.random.Generator, count: int) -> tuple[Array, Array]:
+        first, second = self._noise(rng, count), self._noise(rng, count)
+        if self.bursts is not Bursts.SHARED:
+            return first, second
+        bursts = _clusters(rng, 2 * count, self.cluster_length).reshape(count, 2)
+        bursts = np.where(rng.random((count, 1)) < 0.5, bursts, bursts[:, ::-1])
+        return np.where(bursts[:, 0], BURST_FACTOR * first, first), np.where(
+            bursts[:, 1], BURST_FACTOR * second, second
+        )
 
     def _noise(self, rng: np.random.Generator, count: int) -> Array:
         normal = rng.standard_normal(count)
@@ -58,17 +74,19 @@ class World:
                 normal[index] = self.rho * normal[index - 1] + fresh * normal[index]
         latency = np.exp(np.sqrt(np.log1p(self.cv**2)) * normal)
         match self.bursts:
-            case Bursts.NONE:
+            case Bursts.NONE | Bursts.SHARED:
                 return latency
             case Bursts.ALONE:
                 return np.where(rng.random(count) < BURST_RATE, BURST_FACTOR * latency, latency)
             case Bursts.CLUSTERED:
-                return np.where(_clusters(rng, count), BURST_FACTOR * latency, latency)
+                return np.where(_clusters(rng, count, self.cluster_length), BURST_FACTOR * latency, latency)
+            case _:
+                assert_never(self.bursts)
 
 
-def _clusters(rng: np.random.Generator, count: int) -> NDArray[np.bool_]:
-    """Return a two-state Markov chain with rate BURST_RATE and mean run CLUSTER_LENGTH."""
-    stop = 1.0 / CLUSTER_LENGTH
+def _clusters(rng: np.random.Generator, count: int, length: float) -> NDArray[np.bool_]:
+    """Return a two-state Markov chain with rate BURST_RATE and mean run `length`."""
+    stop = 1.0 / length
     start = stop * BURST_RATE / (1.0 - BURST_RATE)
     draws = rng.random(count)
     states = np.empty(count, dtype=np.bool_)

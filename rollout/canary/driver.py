@@ -7,7 +7,7 @@ from typing import assert_never
 
 from rollout.canary.interface import Answer, ServingProtocol, Target
 from rollout.canary.pictures import Picture, PictureComparer
-from rollout.errors import ConfigError, InvariantError
+from rollout.errors import InvariantError
 from rollout.model.evidence import Pair, Sample, SampleStatus
 from rollout.model.inventory import Absent
 from rollout.model.policy import LatencyMeasure
@@ -16,34 +16,6 @@ from rollout.model.roles import Address, Role
 
 WARMUP_FAILURES_MAX = 3
 """A warm-up ends after so many failures: a hung instance must not cost the timeout once per request."""
-
-
-def give_up_factor(*, slow_factor: float, tail_threshold: float, p50_ratio_max: float, log_ratio_scale: float) -> float:
-    """Return the ratio of candidate to incumbent beyond which a longer wait changes no gate.
-
-    Args:
-        slow_factor: The slow gate counts ratios above this.
-        tail_threshold: The tail gate counts ratios above this: its margin times a quantile of the A/A ratios; infinite
-            where the history is too short to give one.
-        p50_ratio_max: The median gate's margin.
-        log_ratio_scale: The median gate's s, the noise of one log ratio, 0 or more. Its score is clipped at 1 from
-            1.25 s above the margin on.
-
-    Returns:
-        The largest of the three thresholds; may be infinite, and then nothing is cut short.
-
-    Raises:
-        ConfigError: A ratio is not above 0, or the scale is negative or NaN.
-    Source: Design of the measurement, "Stop timing green at".
-    """
-    if not (slow_factor > 0.0 and tail_threshold > 0.0 and p50_ratio_max > 0.0 and log_ratio_scale >= 0.0):
-        raise ConfigError(
-            f"no factor to give up at from slow {slow_factor}, tail {tail_threshold}, median {p50_ratio_max}, "
-            f"scale {log_ratio_scale}: the first three must be above 0, the last 0 or more"
-        )
-    # Beyond exp(700) a float overflows; a wait that long is no limit.
-    clipped_at = p50_ratio_max * math.exp(1.25 * log_ratio_scale) if log_ratio_scale < 500.0 else math.inf  # noqa: PLR2004
-    return max(slow_factor, tail_threshold, clipped_at)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -127,7 +99,8 @@ class CanaryDriver:
             number: Its position in the stage, from 0.
             first: Who is asked first.
             targets: One instance for each role.
-            give_up_factor: From the function of that name; infinite to stop nothing, as for an A/A history.
+            give_up_factor: The ratio beyond which no gate hears more, which the sequential test gives before each pair
+                (`stop_ratio`); infinite to stop nothing, as for an A/A history.
             queue_allowance_s: 0 or more; not looked at for `wall`.
 
         Returns:

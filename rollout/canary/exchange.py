@@ -92,9 +92,14 @@ class Exchange:
         line = self._lines.get(address)
         if line is None:
             line = self._lines[address] = _Line(address)
-        return line.request(
-            method=method, path=path, body=body, timeout_s=timeout_s, stop_after_s=stop_after_s, body_max=body_max
-        )
+        try:
+            return line.request(
+                method=method, path=path, body=body, timeout_s=timeout_s, stop_after_s=stop_after_s, body_max=body_max
+            )
+        except BaseException:
+            # A signal's exception may come anywhere inside the pool and leave its only place taken for ever.
+            self._lines.pop(address).close()
+            raise
 
     def close(self) -> None:
         """Close every connection."""

@@ -23,15 +23,18 @@ from rollout.model.journal import (
     CommandReceived,
     HistoryStored,
     PhaseEntered,
-    RunKind,
     StepFailed,
     StepIntended,
     VerdictGiven,
 )
 from rollout.model.roles import all_on
+from rollout.model.verdict import Reason
 
 RETRY_S = 0.2
 """Pause after a step that failed, so that a part that is down is not hammered."""
+
+LOOKS_MAX = 100
+"""A platform that cannot be seen for this many looks in a row, some 20 s, is lost."""
 
 
 class Loop:
@@ -43,6 +46,7 @@ class Loop:
         self._journal = journal
         self._run = fold(journal.records)
         self._jury = dossier.seat_jury(self._run)
+        self._blind = 0
 
     def drive(self) -> Run:
         """Run until a terminal phase.
@@ -60,8 +64,18 @@ class Loop:
         return self._run
 
     def _turn(self) -> None:
+        self._renew()
         self._take_commands()
-        view = self._look()
+        try:
+            view = self._look()
+        except UnavailableError as error:
+            self._blind += 1
+            if self._blind >= LOOKS_MAX:
+                raise
+            self._world.listener.waiting(Reason(code="platform_unavailable", text=str(error)))
+            self._rest(RETRY_S)
+            return
+        self._blind = 0
         decision = plan(view)
         match decision:
             case Wait():
@@ -95,8 +109,14 @@ class Loop:
         id_ = f"{self._run.request.run_id}-{len(self._run.commands)}"
         return CommandReceived(id=id_, command=CommandKind.ABORT, by=by, reason=reason)
 
+    def _renew(self) -> None:
+        try:
+            self._world.lease.renew()
+        except UnavailableError as error:
+            if self._run.aborted is None:
+                self._append(self._abort(by="the lease", reason=str(error)))
+
     def _look(self) -> View:
-        self._world.lease.renew()
         slots = self._world.platform.observe()
         router = self._world.router
         try:
@@ -141,14 +161,7 @@ class Loop:
 
     def _last_resort(self) -> None:
         """Send traffic to the incumbent without a journal: a full disk must not leave it on a candidate."""
-        router, request = self._world.router, self._run.request
-        state = self._world.platform.observe()[request.incumbent]
-        if (
-            router is None
-            or self._run.shifted is None
-            or isinstance(state, Absent)
-            or self._run.request.kind is RunKind.BOOTSTRAP
-        ):
+        router, shifted, incumbent = self._world.router, self._run.shifted, self._run.request.incumbent
+        if router is None or shifted is None or incumbent not in shifted.targets:
             return
-        addresses = tuple(one.address for one in state.instances)
-        router.apply(weights=all_on(request.incumbent), targets={request.incumbent: addresses})
+        router.apply(weights=all_on(incumbent), targets={incumbent: shifted.targets[incumbent]})

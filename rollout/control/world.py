@@ -57,6 +57,9 @@ class Listener(Protocol):
     def waiting(self, reason: Reason) -> None:
         """The loop waits; called once per look, so the same reason comes many times."""
 
+    def close(self) -> None:
+        """Nothing more comes; leave the terminal as it was."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class World:

@@ -13,6 +13,7 @@ from rollout.model.journal import CommandKind, CommandReceived
 
 # The number orders; the random part keeps an id unique for ever, though numbers start again when the inbox is empty.
 _ID = re.compile(r"(\d{6,})-[0-9a-f]{16}")
+_ADVICE = "it is no command: move it away and give the command again"
 
 
 class Inbox:
@@ -74,6 +75,3 @@ def _read(path: Path) -> CommandReceived:
     if path.name != f"{received.id}.json" or _ID.fullmatch(received.id) is None:
         raise EvidenceError(f"{path}, key id: {received.id!r} does not fit the file's name; {_ADVICE}")
     return received
-
-
-_ADVICE = "it is no command: move it away and give the command again"

@@ -16,7 +16,7 @@ from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated, Literal, Protocol, Self
+from typing import Annotated, Final, Literal, Protocol, Self
 
 from pydantic import Field, ValidationError
 
@@ -26,7 +26,7 @@ from rollout.evidence.runs import highest_generation
 from rollout.model.base import Strict
 from rollout.model.canonical import canonical_bytes
 
-LEASE_SCHEMA = "rollout.lease/v1"
+LEASE_SCHEMA: Final = "rollout.lease/v1"
 
 # A write under the lock takes milliseconds; whoever keeps it longer is stopped or its disk hangs.
 _LOCK_WAIT_S = 5.0

@@ -34,7 +34,7 @@ from rollout.model.journal import (
     VerdictGiven,
     WarmedUp,
 )
-from rollout.model.roles import Role, Slot, Weights
+from rollout.model.roles import Address, Role, Slot, Weights
 from rollout.model.verdict import Outcome, Reason, Verdict
 
 K = TypeVar("K")
@@ -60,7 +60,7 @@ class Shifted:
     stage: str
     at: float
     weights: Weights
-    targets: Mapping[Slot, tuple[str, ...]]
+    targets: Mapping[Slot, tuple[Address, ...]]
     epoch: str
     counters: Mapping[Slot, LiveCounters]
 
@@ -266,7 +266,7 @@ def _shifted(body: TrafficShifted, at: float) -> Shifted:
         stage=body.stage,
         at=at,
         weights=Weights(blue=body.blue, green=body.green),
-        targets={Slot(slot): tuple(addresses) for slot, addresses in body.targets.items()},
+        targets={Slot(slot): tuple(map(Address.parse, found)) for slot, found in body.targets.items()},
         epoch=body.epoch,
         counters={
             Slot(slot): LiveCounters(completed=completed, failed=failed, active=0)

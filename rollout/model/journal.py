@@ -305,6 +305,7 @@ class Record(Strict):
 
 def seal(*, seq: int, at: float, generation: int, prev: str, body: Body) -> Record:
     """Make the record that follows the one with hash `prev`."""
+    at = float(at)
     content = {"seq": seq, "at": at, "generation": generation, "prev": prev, "body": body.model_dump(mode="json")}
     return Record(seq=seq, at=at, generation=generation, prev=prev, body=body, hash=digest_json(content))
 

@@ -35,6 +35,18 @@ class Address:
     def __str__(self) -> str:
         return f"{self.host}:{self.port}"
 
+    @classmethod
+    def parse(cls, text: str) -> "Address":
+        """Read HOST:PORT.
+
+        Raises:
+            ValueError: It is something else.
+        """
+        host, colon, port = text.rpartition(":")
+        if not colon or not host or not port.isdecimal() or not 0 < int(port) < 65536:  # noqa: PLR2004 - TCP ports
+            raise ValueError(f"{text!r} is not HOST:PORT")
+        return cls(host=host, port=int(port))
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Weights:

@@ -23,6 +23,9 @@ _PROC = Path("/proc")
 _START_TICK_FIELD = 18
 """Index of `starttime` among the fields behind the process state; proc(5) counts it as field 22, the state as 3."""
 
+_THREADS_FIELD = 16
+"""Index of `num_threads` in the same list; field 20 in proc(5)."""
+
 _POLL_S = 0.005
 """Reading one line of /proc costs about 20 microseconds, so two hundred looks a second are cheap."""
 
@@ -41,13 +44,14 @@ class ProcessIdentity(Strict):
 
 def identify(pid: int) -> ProcessIdentity | None:
     """Name the process that has this pid now; None when there is none or only a zombie is left of it."""
-    state, identity = _look(pid)
-    return None if state in (b"Z", b"X", b"x") else identity
+    found = _look(pid)
+    return found[1] if found is not None and found[0] else None
 
 
 def identify_child(child: subprocess.Popen[bytes]) -> ProcessIdentity | None:
     """Name a process that this one started and has not reaped, also when it has ended already."""
-    return _look(child.pid)[1]
+    found = _look(child.pid)
+    return None if found is None else found[1]
 
 
 def is_alive(identity: ProcessIdentity) -> bool:
@@ -171,15 +175,17 @@ def _pids() -> list[int]:
     return [int(entry.name) for entry in _PROC.iterdir() if entry.name.isdecimal()]
 
 
-def _look(pid: int) -> tuple[bytes, ProcessIdentity | None]:
-    """Read state and identity of a process; the state is empty where there is no process."""
+def _look(pid: int) -> tuple[bool, ProcessIdentity] | None:
+    """Read whether a process runs, and its identity; None where there is none."""
     try:
         stat = (_PROC / str(pid) / "stat").read_bytes()
     except (FileNotFoundError, ProcessLookupError):
-        return b"", None
+        return None
     # The command stands in parentheses and may itself hold spaces and parentheses.
     state, *fields = stat[stat.rindex(b")") + 1 :].split()
-    return state, ProcessIdentity(pid=pid, start_ticks=int(fields[_START_TICK_FIELD]), boot_id=_boot_id())
+    # The first thread of a killed process may be a zombie while others still hold its port and its GPU memory.
+    runs = state not in (b"Z", b"X", b"x") or int(fields[_THREADS_FIELD]) > 1
+    return runs, ProcessIdentity(pid=pid, start_ticks=int(fields[_START_TICK_FIELD]), boot_id=_boot_id())
 
 
 def _session_of(pid: int) -> int | None:

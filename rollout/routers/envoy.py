@@ -108,10 +108,6 @@ class EnvoyRouter:
             time.sleep(_DRAIN_POLL_S)
         self._end(process)
 
-    def close(self) -> None:
-        """Close the clients; Envoy keeps running."""
-        self._admin.close()
-
     def _state(self, process: ProcessIdentity) -> RouterState:
         version, weights = self._admin.read_routes()
         return RouterState(
@@ -158,7 +154,7 @@ class EnvoyRouter:
         Raises:
             RefusedError: Envoy said no; every file and Envoy are back at what they were.
         """
-        listening = self._admin.read_listener()
+        listening = self._daemon.listening()
         if listening != self._listen:
             raise RefusedError(
                 f"the running Envoy listens on {listening}, the policy says {self._listen}; "
@@ -182,10 +178,11 @@ class EnvoyRouter:
 
     def _routes_differ(self, content: Json) -> bool:
         wanted = Version.parse(content["version_info"])
-        in_force = self._version_in_force(ROUTES)
-        if not in_force:
+        try:
+            standing, _ = self._admin.read_routes()
+        except UnavailableError:
+            # An Envoy that refused its first routes has none. If it is dead, the push says so.
             return True
-        standing = Version.parse(in_force)
         return (standing.generation, standing.content) != (wanted.generation, wanted.content)
 
     def _push(self, name: str, content: Json) -> None:
@@ -200,7 +197,8 @@ class EnvoyRouter:
         self._daemon.write(name, content)
         deadline = time.monotonic() + _CONFIRM_LIMIT_S
         while True:
-            in_force = self._version_in_force(name) == content["version_info"]
+            time.sleep(_POLL_S)
+            in_force = self._is_in_force(name, content)
             if envoy_config.read_refusals(self._admin.read_stats()) > refusals:
                 raise RefusedError(f"Envoy rejected {self._daemon.path(name)}: {self._daemon.words(position)}")
             if in_force:
@@ -210,19 +208,18 @@ class EnvoyRouter:
                     f"Envoy did not take {self._daemon.path(name)} over within {_CONFIRM_LIMIT_S:g} s: "
                     f"{self._daemon.words(position)}; apply again"
                 )
-            time.sleep(_POLL_S)
 
-    def _version_in_force(self, name: str) -> str:
-        """Return the version of a file that Envoy acts on; empty when it acts on none."""
+    def _is_in_force(self, name: str, content: Json) -> bool:
+        """Tell whether Envoy acts on this content of a file."""
+        version = str(content["version_info"])
         if name != ROUTES:
-            return str(self._admin.read_stats().get(f"cluster.{name}.version_text", ""))
+            return str(self._admin.read_stats().get(f"cluster.{name}.version_text")) == version
         try:
-            version, _ = self._admin.read_routes()
             # The dump changes before the thread that serves traffic does; the probe is answered by that thread.
-            return str(version) if self._admin.probe() == str(version) else ""
+            return self._admin.probe() == version and str(self._admin.read_routes()[0]) == version
         except UnavailableError:
-            # An Envoy that refused its first routes has none. One that is dead fails the caller's next question.
-            return ""
+            # An Envoy without routes cannot answer a probe. One that is dead fails the caller's next question.
+            return False
 
     def _restore(self, before: Mapping[str, Json | None]) -> None:
         """Put files back that Envoy took over or refused; one that was not there before stays."""
@@ -256,8 +253,7 @@ class EnvoyRouter:
         contents = {name: self._daemon.read(name) for name in FILES}
         try:
             return envoy_config.read_refusals(self._admin.read_stats()) > 0 or all(
-                content is not None and self._version_in_force(name) == content["version_info"]
-                for name, content in contents.items()
+                content is not None and self._is_in_force(name, content) for name, content in contents.items()
             )
         except UnavailableError:
             # Nothing answers before Envoy is up; the caller's deadline bounds this.
@@ -292,7 +288,13 @@ class EnvoyRouter:
 
     def _is_draining(self) -> bool:
         try:
-            return self._admin.accepts() or envoy_config.read_in_flight(self._admin.read_stats()) > 0
+            self._admin.probe()
+        except UnavailableError:
+            accepts = False
+        else:
+            accepts = True
+        try:
+            return accepts or envoy_config.read_in_flight(self._admin.read_stats()) > 0
         except UnavailableError:
             # It ended meanwhile, or hangs: either way there is nothing more to wait for.
             return False

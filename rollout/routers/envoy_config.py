@@ -147,6 +147,20 @@ def endpoint_response(slot: Slot, targets: tuple[Address, ...], *, generation: i
     return {"version_info": str(version), "resources": [assignment]}
 
 
+def read_listener(content: Json) -> Address:
+    """Read back where a bootstrap lets Envoy listen.
+
+    Raises:
+        ValueError: This product did not write it.
+    """
+    try:
+        (listener,) = content["static_resources"]["listeners"]
+        place = listener["address"]["socket_address"]
+        return Address(host=place["address"], port=place["port_value"])
+    except (KeyError, TypeError) as error:
+        raise ValueError("the bootstrap names no single listener") from error
+
+
 def read_weights(dump: Json) -> tuple[Version, Weights]:
     """Read version and weights out of Envoy's dump of its route configurations.
 

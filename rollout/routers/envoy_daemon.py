@@ -89,8 +89,8 @@ class EnvoyDaemon:
                 routes=self.path(ROUTES),
                 endpoints={slot: self.path(slot.value) for slot in Slot},
             )
-            processes.replace_file(self._folder / "bootstrap.json", json.dumps(bootstrap).encode())
-            command = [program, "--config-path", str(self._folder / "bootstrap.json"), "--concurrency", "1"]
+            processes.replace_file(self._bootstrap_path, json.dumps(bootstrap).encode())
+            command = [program, "--config-path", str(self._bootstrap_path), "--concurrency", "1"]
             command += ["--disable-hot-restart", "--log-level", "warning", "--drain-time-s", str(_DRAIN_S)]
             env = {**os.environ, ENV_ROUTER_DIR: str(self._folder)}
             self._child = processes.spawn(command, env=env, log=self._log)
@@ -142,6 +142,13 @@ class EnvoyDaemon:
                 continue
         return tuple(found)
 
+    def listening(self) -> Address | None:
+        """Return the address that Envoy was started with; None when no bootstrap can be read."""
+        try:
+            return envoy_config.read_listener(json.loads(self._bootstrap_path.read_bytes()))
+        except (FileNotFoundError, ValueError):
+            return None
+
     def log_size(self) -> int:
         """Return the log's length in bytes, to tell later what Envoy said since."""
         return self._log.stat().st_size if self._log.exists() else 0
@@ -152,6 +159,10 @@ class EnvoyDaemon:
             return "Envoy wrote no log"
         lines = self._log.read_bytes()[since:].decode(errors="replace").splitlines()
         return " | ".join(line.strip() for line in lines[-_LOG_LINES:] if line.strip()) or "Envoy gave no reason"
+
+    @property
+    def _bootstrap_path(self) -> Path:
+        return self._folder / "bootstrap.json"
 
     @property
     def _log(self) -> Path:

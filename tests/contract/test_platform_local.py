@@ -371,6 +371,23 @@ def test_release_sees_its_environment_and_this_installation_first(platform, monk
     assert platform.log_tail(GREEN, 9) == f"tiny yes {one.address.port} {one.uid}\n{own}"
 
 
+THREAD_THAT_OUTLIVES_THE_FIRST = """
+import ctypes, platform, threading, time
+threading.Thread(target=time.sleep, args=(600,)).start()
+ctypes.CDLL(None).syscall({"x86_64": 60, "aarch64": 93}[platform.machine()], 0)  # exit, of this thread alone
+"""
+
+
+def test_process_is_alive_until_its_last_thread_has_ended(platform, state_dir, wait_until):
+    command = [sys.executable, "-c", THREAD_THAT_OUTLIVES_THE_FIRST]
+    platform.deploy(GREEN, Release(schema="rollout.release/v1", name="test", command=command))
+    identity = processes.ProcessIdentity.model_validate_json(pid_record(state_dir).read_text())
+    wait_until(lambda: ") Z " in Path(f"/proc/{identity.pid}/stat").read_text())
+    assert only(platform).alive
+    platform.retire(GREEN)
+    assert not Path(f"/proc/{identity.pid}").exists()
+
+
 def test_records_are_readable_by_their_owner_only(platform, release, state_dir):
     platform.deploy(GREEN, release())
     assert stat.S_IMODE((state_dir / "slots" / "green").stat().st_mode) == 0o700

@@ -2,6 +2,7 @@
 
 import json
 import time
+from contextlib import closing
 from pathlib import Path
 
 import click
@@ -65,7 +66,7 @@ def watch(once: bool, stack_path: Path) -> int:  # noqa: FBT001 - click passes f
         return 0
     path = run_folder(stack.state, newest.request.run_id).journal
     shown, run = 0, None
-    with listener("text") as watcher:
+    with closing(listener("text")) as watcher:
         while True:
             for record in read_journal(path, tolerate_torn=True)[shown:]:
                 run = begin(record) if run is None else advance(run, record)

@@ -126,7 +126,7 @@ def parse_address(text: str) -> "Address":
     from rollout.errors import ConfigError
     from rollout.model.roles import Address
 
-    host, colon, port = text.removeprefix("http://").rstrip("/").rpartition(":")
-    if not colon or not host or not port.isdecimal() or not 0 < int(port) < 65536:  # noqa: PLR2004 - TCP ports
-        raise ConfigError(f"{text!r} is neither a file nor HOST:PORT")
-    return Address(host=host, port=int(port))
+    try:
+        return Address.parse(text.removeprefix("http://").rstrip("/"))
+    except ValueError:
+        raise ConfigError(f"{text!r} is neither a file nor HOST:PORT") from None

@@ -2,6 +2,7 @@
 
 import json
 import sys
+from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -123,7 +124,7 @@ def _carry_out(
     signals, watcher = ProcessSignals(), listener(output)
     signals.install()
     moves_traffic = kind is not RunKind.VERIFY
-    with watcher:
+    with closing(watcher):
         ended = carry_out(
             stack.state,
             wish,

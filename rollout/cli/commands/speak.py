@@ -1,6 +1,7 @@
 """Commands by which a person speaks to a run: pause, resume, approve, abort; and teardown."""
 
 import time
+from contextlib import closing
 from pathlib import Path
 
 import click
@@ -71,7 +72,7 @@ def end_run(stack_path: Path, policy_path: Path | None, reason: str, output: str
     deadline = time.monotonic() + 3 * policy.deadlines.request_s + policy.deadlines.rollback_s
     while time.monotonic() < deadline:
         try:
-            with watcher:
+            with closing(watcher):
                 signals.install()
                 return 0 if tell(carry_on(stack.state, world), output) in {0, 3, 4} else 7
         except ConflictError:

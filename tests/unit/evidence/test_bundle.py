@@ -113,6 +113,13 @@ def test_a_link_is_no_file_of_a_bundle(sealed, tmp_path):
     check_bundle(sealed)
 
 
+def test_an_intact_object_that_no_record_names_is_found(sealed):
+    ObjectStore(sealed / "objects").put_json("late")
+    for unfinished_ok in (False, True):
+        with pytest.raises(EvidenceError, match="named by no record"):
+            check_bundle(sealed, unfinished_ok=unfinished_ok)
+
+
 def test_an_object_under_two_names_is_found(sealed):
     path = next((sealed / "objects").iterdir())
     shutil.copy(path, path.with_suffix(".png"))

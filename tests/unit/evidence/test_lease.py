@@ -1,3 +1,4 @@
+import fcntl
 import json
 import os
 
@@ -200,11 +201,20 @@ def test_what_cannot_be_known_to_be_dead_keeps_its_lease_until_expiry(lease, clo
     assert lease("two").acquire() == 2
 
 
-def test_a_lock_file_that_was_replaced_is_not_trusted(lease, tmp_path):
+def test_a_lock_on_a_file_that_was_replaced_meanwhile_is_not_trusted(lease, tmp_path, monkeypatch):
     one = lease()
     one.acquire()
-    with one.hold():
-        (tmp_path / "lease.lock").unlink()
+    real = fcntl.flock
+    calls = []
+
+    def flock(fd, how):
+        calls.append(fd)
+        if len(calls) == 1:
+            (tmp_path / "lease.lock").unlink()
+            (tmp_path / "lease.lock").touch()
+        real(fd, how)
+
+    monkeypatch.setattr(fcntl, "flock", flock)
     with one.hold(), pytest.raises(UnavailableError):
         lease("two").acquire()
 

@@ -95,7 +95,7 @@ def test_slowdown_is_convicted_within_the_promised_pairs(factor, median, p99):
 
 @pytest.mark.parametrize("world", [{"factor": 1.10}, {"slow_share": 0.1}], ids=["x1.10", "one in ten x3"])
 def test_small_or_rare_slowdown_is_convicted_within_the_budget(world):
-    # The median at x1.10 is about 95 and that of 200 runs has a standard deviation of 4.4, too near the limit to test on.
+    # The median at x1.10 is about 95; that of 200 runs has a standard deviation of 4.4, too near the limit to test.
     pairs = pairs_to(Outcome.BREACH, simulate(runs=1000, **world))
     assert np.mean(np.isfinite(pairs)) >= 0.99
     assert np.quantile(pairs, 0.5, method="inverted_cdf") <= 100

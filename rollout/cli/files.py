@@ -1,0 +1,178 @@
+"""Reading people's files: policies, prompts, releases, stacks, snapshots."""
+
+import os
+import stat
+from dataclasses import dataclass
+from pathlib import Path
+
+from pydantic import ValidationError
+
+from rollout.cli.file_problems import Problem, refusal
+from rollout.cli.json_schemas import MODELS, json_schema, model_schema
+from rollout.cli.validation import Complaint, Model, check_kind, refuse_unplaced, validated
+from rollout.cli.yaml_lines import Document, read_json, read_yaml
+from rollout.errors import ConfigError
+from rollout.model.policy import Policy
+from rollout.model.prompts import PromptSet
+from rollout.model.release import Release
+from rollout.model.snapshot import CapabilitySnapshot, parse_snapshot
+from rollout.model.stack import Stack
+
+__all__ = [
+    "FILE_BYTES_MAX",
+    "MODELS",
+    "LoadedStack",
+    "json_schema",
+    "load_any",
+    "load_policy",
+    "load_prompts",
+    "load_release",
+    "load_snapshot_file",
+    "load_stack",
+]
+
+FILE_BYTES_MAX = 1 << 20
+"""Five hundred prompts of the greatest length; what is larger is not a file that a person wrote."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LoadedStack:
+    """A stack file and the absolute paths that it names.
+
+    Whether they exist is asked by whoever opens them: a rollback needs no policy file.
+    """
+
+    stack: Stack
+    path: Path
+    policy: Path
+    prompts: Path
+    state: Path
+
+
+def load_policy(path: Path) -> Policy:
+    """Read a policy.
+
+    Raises:
+        ConfigError: The file cannot be used; one line `file:line:column: key: what is wrong` for each fault.
+    """
+    return _load(Policy, path)
+
+
+def load_prompts(path: Path) -> PromptSet:
+    """Read a set of prompts.
+
+    Raises:
+        ConfigError: As for `load_policy`; values of prompts are not repeated.
+    """
+    return _load(PromptSet, path)
+
+
+def load_release(path: Path) -> Release:
+    """Read a release.
+
+    Raises:
+        ConfigError: As for `load_policy`; values of the environment are not repeated.
+    """
+    return _load(Release, path)
+
+
+def load_stack(path: Path) -> LoadedStack:
+    """Read a stack file and resolve the paths in it against its own folder.
+
+    Raises:
+        ConfigError: As for `load_policy`, or a home folder in a path is unknown.
+    """
+    stack = _load(Stack, path)
+    folder = _expanded(path).parent.resolve()
+    return LoadedStack(
+        stack=stack,
+        path=folder / _expanded(path).name,
+        policy=(folder / _expanded(Path(stack.policy))).resolve(),
+        prompts=(folder / _expanded(Path(stack.prompts))).resolve(),
+        state=(folder / _expanded(Path(stack.state))).resolve(),
+    )
+
+
+def load_any(path: Path) -> str:
+    """Check a file of whatever kind its key `schema` says and return the kind, one of `MODELS`.
+
+    Raises:
+        ConfigError: As for `load_policy`, or the file does not say a known kind.
+    """
+    document = _document(path)
+    said = document.value.get("schema") if isinstance(document.value, dict) else None
+    for kind, model in MODELS.items():
+        if said == f"rollout.{kind}/v1":
+            validated(model, document, name=str(path))
+            return kind
+    known = ", ".join(f"rollout.{kind}/v1" for kind in MODELS)
+    place = document.places.get(("schema",), document.places[()])
+    raise refusal(str(path), [Problem(place=place, path=("schema",), text=f"must be one of {known}")])
+
+
+def load_snapshot_file(path: Path) -> CapabilitySnapshot:
+    """Read a capability snapshot that `rollout snapshot` wrote, and check its digest.
+
+    Raises:
+        ConfigError: As for `load_policy`, or the digest does not match the fields.
+    """
+    document = _document(path)
+    complaint = Complaint(document=document, schema=model_schema(CapabilitySnapshot))
+    check_kind(complaint, name=str(path))
+    if not isinstance(document.value, dict) or "digest" not in document.value:
+        raise ConfigError(f"{path}: digest: missing; a snapshot without its digest proves nothing")
+    try:
+        return parse_snapshot(document.value)
+    except ValidationError as error:
+        raise refusal(str(path), complaint.problems(error)) from error
+    except ValueError as error:
+        raise refuse_unplaced(complaint, error, name=str(path)) from error
+
+
+def _load(model: type[Model], path: Path) -> Model:
+    return validated(model, _document(path), name=str(path))
+
+
+def _document(path: Path) -> Document:
+    text = _text(path)
+    return read_json(text, name=str(path)) if path.suffix == ".json" else read_yaml(text, name=str(path))
+
+
+def _text(path: Path) -> str:
+    data = _bytes(path)
+    if len(data) > FILE_BYTES_MAX:
+        raise ConfigError(f"{path}: larger than {FILE_BYTES_MAX} bytes; is it the right file?")
+    try:
+        return data.decode("utf-8")
+    except UnicodeDecodeError as error:
+        line = data.count(b"\n", 0, error.start) + 1
+        column = len(data[data.rfind(b"\n", 0, error.start) + 1 : error.start].decode("utf-8")) + 1
+        text = f"the byte 0x{data[error.start]:02x} is not UTF-8; save the file as UTF-8 text"
+        raise ConfigError(f"{path}:{line}:{column}: {text}") from error
+
+
+def _bytes(path: Path) -> bytes:
+    """Return the file's bytes, one more than allowed where it is too large."""
+    try:
+        # Opening a pipe would wait for a writer for ever.
+        descriptor = os.open(_expanded(path), os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        with open(descriptor, "rb") as file:  # noqa: PTH123 - a Path cannot open a descriptor
+            mode = os.fstat(descriptor).st_mode
+            if stat.S_ISDIR(mode):
+                raise ConfigError(f"{path}: a folder, not a file")
+            if not stat.S_ISREG(mode):
+                raise ConfigError(f"{path}: not a regular file; write the contents to one")
+            return file.read(FILE_BYTES_MAX + 1)
+    except FileNotFoundError as error:
+        raise ConfigError(f"{path}: no such file (looked in {Path.cwd()})") from error
+    except PermissionError as error:
+        raise ConfigError(f"{path}: no permission to read it") from error
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"{path}: cannot be read: {error}") from error
+
+
+def _expanded(path: Path) -> Path:
+    try:
+        return path.expanduser()
+    except RuntimeError as error:
+        raise ConfigError(f"{path}: the home folder it names is unknown") from error

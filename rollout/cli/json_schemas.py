@@ -1,0 +1,167 @@
+"""JSON Schemas of the files that people write, for editors and for messages."""
+
+import ast
+import inspect
+import sys
+from collections.abc import Iterator, Mapping
+from types import MappingProxyType
+from typing import Any
+
+from pydantic import BaseModel
+
+from rollout.cli.file_problems import KeyPath
+from rollout.errors import ConfigError
+from rollout.model.policy import Policy
+from rollout.model.prompts import PromptSet
+from rollout.model.release import Release
+from rollout.model.stack import Stack
+
+Schema = dict[str, Any]
+"""A JSON Schema is JSON; its shape is checked by whoever reads it."""
+
+MODELS: Mapping[str, type[BaseModel]] = MappingProxyType(
+    {"policy": Policy, "release": Release, "prompts": PromptSet, "stack": Stack}
+)
+"""The kinds of files that people write."""
+
+DIALECT = "https://json-schema.org/draft/2020-12/schema"
+
+PATTERN_WORDS = MappingProxyType(
+    {
+        r"^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$": "a name of 1 to 63 lower-case letters, digits and inner hyphens",
+        r"^[1-9][0-9]{1,4}x[1-9][0-9]{1,4}$": 'text "WIDTHxHEIGHT" in pixels, such as "512x512"',
+        r"^[0-9a-fA-F.:]+$": "a numeric IP address",
+    }
+)
+"""Patterns of the model in words; a pattern that is not here is quoted as it is."""
+
+
+def json_schema(kind: str) -> Schema:
+    """Return the JSON Schema of one kind of file, with the docstrings of classes and fields as descriptions.
+
+    What lies between two fields (weights that rise, rates that are ordered) is beyond JSON Schema; the reader checks
+    it.
+
+    Args:
+        kind: One of `MODELS`.
+
+    Raises:
+        ConfigError: No file of this product is of that kind.
+    """
+    if kind not in MODELS:
+        raise ConfigError(f"there is no schema of {kind!r}; there are {', '.join(MODELS)}")
+    model = MODELS[kind]
+    body = model_schema(model)
+    definitions = body.get("$defs", {})
+    for name, docstrings in _docstrings(model).items():
+        holder = body if name == model.__name__ else definitions.get(name, {})
+        for field, text in docstrings.items():
+            properties = holder.get("properties", {})
+            if field in properties:
+                # What stands beside a $ref is read together with it since draft 2019-09.
+                properties[field]["description"] = text
+    return {"$schema": DIALECT, "$id": f"urn:rollout:{kind}:v1", **body, "title": f"rollout {kind}"}
+
+
+def model_schema(model: type[BaseModel]) -> Schema:
+    """Return the bare schema of a model, by the names that stand in files."""
+    return model.model_json_schema(by_alias=True)
+
+
+def schema_at(root: Schema, path: KeyPath) -> Schema:
+    """Return the part of a schema that governs one key; empty where nothing does."""
+    here = _resolved(root, root)
+    for key in path:
+        if isinstance(key, int):
+            below = here.get("items", {})
+        else:
+            below = here.get("properties", {}).get(key) or here.get("additionalProperties") or {}
+        here = _resolved(root, below)
+    return here
+
+
+def allowed(root: Schema, part: Schema) -> str:
+    """Say in words what a part of a schema allows.
+
+    Args:
+        root: The schema that holds the definitions.
+        part: What `schema_at` returned.
+    """
+    here = _resolved(root, part)
+    if "anyOf" in here:
+        return " or ".join(allowed(root, one) for one in here["anyOf"])
+    choices = here.get("enum", [here["const"]] if "const" in here else [])
+    if choices:
+        return " or ".join(repr(one) for one in choices)
+    kind = here["type"]
+    if kind in {"integer", "number"}:
+        noun = "a whole number" if kind == "integer" else "a number"
+        return " ".join([noun, *_bounds(here)])
+    if kind == "string":
+        return _allowed_text(here)
+    keys = ", ".join(here.get("properties", {}))
+    return {
+        "array": " ".join(["a list", *_count(here, least="minItems", most="maxItems", noun="entries")]),
+        "object": f"a mapping with the keys {keys}" if keys else "a mapping",
+        "boolean": "true or false",
+        "null": "null",
+    }[kind]
+
+
+def _resolved(root: Schema, part: object) -> Schema:
+    if not isinstance(part, dict):
+        return {}
+    reference = part.get("$ref", "")
+    return root["$defs"][reference.rpartition("/")[2]] if reference else part
+
+
+def _bounds(here: Schema) -> Iterator[str]:
+    words = [
+        f"{text} {here[keyword]:g}" if isinstance(here[keyword], float) else f"{text} {here[keyword]}"
+        for keyword, text in (
+            ("exclusiveMinimum", "above"),
+            ("minimum", "of at least"),
+            ("exclusiveMaximum", "below"),
+            ("maximum", "at most"),
+        )
+        if keyword in here
+    ]
+    yield from [" and ".join(words)] if words else []
+
+
+def _allowed_text(here: Schema) -> str:
+    pattern = here.get("pattern")
+    if pattern is not None:
+        return PATTERN_WORDS.get(pattern, f"text that matches {pattern}")
+    return " ".join(["text", *_count(here, least="minLength", most="maxLength", noun="characters")])
+
+
+def _count(here: Schema, *, least: str, most: str, noun: str) -> Iterator[str]:
+    if least in here and most in here:
+        yield f"of {here[least]} to {here[most]} {noun}"
+    elif here.get(least) == 1:
+        yield "that is not empty"
+    elif least in here:
+        yield f"of at least {here[least]} {noun}"
+    elif most in here:
+        yield f"of at most {here[most]} {noun}"
+
+
+def _docstrings(model: type[BaseModel]) -> dict[str, dict[str, str]]:
+    """Return class name to field name to docstring, for all classes of the model's module.
+
+    Read from the source on demand: pydantic's own way does it for every class at import, which every command would
+    wait for.
+    """
+    source = ast.parse(inspect.getsource(sys.modules[model.__module__]))
+    return {one.name: dict(_field_docstrings(one)) for one in source.body if isinstance(one, ast.ClassDef)}
+
+
+def _field_docstrings(class_def: ast.ClassDef) -> Iterator[tuple[str, str]]:
+    for before, after in zip(class_def.body, class_def.body[1:], strict=False):
+        match before, after:
+            case (
+                ast.AnnAssign(target=ast.Name(id=name)),
+                ast.Expr(value=ast.Constant(value=str(text))),
+            ):
+                yield name, inspect.cleandoc(text)

@@ -1,0 +1,1 @@
+"""What a run amounts to, for people and for tools: pure functions over its records."""

@@ -1,0 +1,185 @@
+"""The summary of a run: everything the reports say, taken from the folded journal and worked out once."""
+
+import statistics
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+
+from rollout.flow.run import ADMISSION, DRIFT, Run
+from rollout.gates.capabilities import GATE as CAPABILITIES
+from rollout.gates.capabilities import suspects
+from rollout.model.inventory import Absent
+from rollout.model.journal import (
+    CommandKind,
+    CommandReceived,
+    Event,
+    Phase,
+    PhaseEntered,
+    Record,
+    RunKind,
+    TrafficShifted,
+)
+from rollout.model.roles import Role, Slot
+from rollout.model.verdict import Reason, Verdict
+from rollout.report.headline import Ending, decisive_verdict, ending_of, headline_of
+from rollout.report.overhead import Overhead, overhead_of
+from rollout.report.stages import StageRow, stage_rows
+
+LATENCY_CODES = frozenset({"latency_over_margin", "latency_undecided", "latency_drifted", "drift_undecided"})
+"""Reasons for which a capability difference is the first suspect."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stack:
+    """One of the two stacks of a run.
+
+    Attributes:
+        release: Its name; Absent where there is none or it is not known.
+        digest: Object digest of the release.
+    """
+
+    role: Role
+    slot: Slot
+    release: str | Absent
+    digest: str | Absent
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PhaseSpan:
+    """A phase and how long it took; 0 seconds for the phase that ends a run."""
+
+    phase: Phase
+    event: Event | Absent
+    entered_at: float
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WeightPoint:
+    """Per cent of live traffic from this moment on, as the router reported it."""
+
+    at: float
+    stage: str
+    blue: int
+    green: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Command:
+    """What a person said to the run."""
+
+    at: float
+    command: CommandKind
+    by: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Summary:
+    """A run for people.
+
+    Attributes:
+        reasons: Why the run left the road to promotion; for one that did not, what its last verdict rests on.
+        differences: Capabilities in which the candidate differs, heaviest first.
+        suspects: The same, but only where latency is the cause: the first is the most likely culprit.
+        stages: In the order of the run; stages that it never reached are there, marked as skipped.
+        overhead: Time outside the server, by role; empty where no server declared its own time.
+        unsettled: What was being changed when the journal stops; empty at a clean end.
+    """
+
+    run_id: str
+    stack: str
+    kind: RunKind
+    ending: Ending
+    phase: Phase
+    headline: str
+    reasons: tuple[Reason, ...]
+    differences: tuple[str, ...]
+    suspects: tuple[str, ...]
+    stacks: tuple[Stack, Stack]
+    stages: tuple[StageRow, ...]
+    timeline: tuple[PhaseSpan, ...]
+    weights: tuple[WeightPoint, ...]
+    overhead: tuple[Overhead, ...]
+    commands: tuple[Command, ...]
+    requested_by: str
+    started_at: float
+    ended_at: float
+    seconds: float
+    unsettled: str
+
+
+def summarise(run: Run, records: Sequence[Record], *, names: Mapping[Role, str]) -> Summary:
+    """Say what a run amounts to.
+
+    Args:
+        run: The fold of `records`.
+        records: The run's journal, from its first record; not empty.
+        names: Role to release name; a role that is not in it has no stack, or none that is known.
+    """
+    ending = ending_of(run)
+    decisive = decisive_verdict(run)
+    differences = _differences(run)
+    ended_at = max(one.at for one in records)
+    return Summary(
+        run_id=run.request.run_id,
+        stack=run.request.stack,
+        kind=run.request.kind,
+        ending=ending,
+        phase=run.phase,
+        headline=headline_of(run, ending, decisive, names=names),
+        reasons=run.causes or (decisive.reasons() if isinstance(decisive, Verdict) else ()),
+        differences=differences,
+        suspects=differences if any(one.code in LATENCY_CODES for one in run.causes) else (),
+        stacks=(_stack(run, Role.INCUMBENT, names), _stack(run, Role.CANDIDATE, names)),
+        stages=stage_rows(run, records),
+        timeline=_timeline(run, records, ended_at),
+        weights=tuple(
+            WeightPoint(at=one.at, stage=one.body.stage, blue=one.body.blue, green=one.body.green)
+            for one in records
+            if isinstance(one.body, TrafficShifted)
+        ),
+        overhead=overhead_of(run),
+        commands=tuple(
+            Command(at=one.at, command=one.body.command, by=one.body.by, reason=one.body.reason)
+            for one in records
+            if isinstance(one.body, CommandReceived)
+        ),
+        requested_by=run.request.requested_by,
+        started_at=run.requested_at,
+        ended_at=ended_at,
+        seconds=max(ended_at - run.requested_at, 0.0),
+        unsettled=run.pending.step if run.pending is not None else "",
+    )
+
+
+def median_or_absent(values: Sequence[float], *, why: str) -> float | Absent:
+    """Return the median; where there is no value, Absent with this reason."""
+    return statistics.median(values) if values else Absent(reason=why)
+
+
+def _differences(run: Run) -> tuple[str, ...]:
+    verdicts = [run.verdicts[stage].verdict for stage in (ADMISSION, DRIFT) if stage in run.verdicts]
+    gates = (gate for verdict in verdicts for gate in verdict.gates if gate.gate == CAPABILITIES)
+    return tuple(text for gate in gates for text in suspects(gate))
+
+
+def _stack(run: Run, role: Role, names: Mapping[Role, str]) -> Stack:
+    digest = run.request.incumbent_release if role is Role.INCUMBENT else run.request.release
+    nothing = Absent(reason="nothing ran before the first stack")
+    if digest is None:
+        return Stack(role=role, slot=run.slot(role), release=nothing, digest=nothing)
+    release = names[role] if role in names else Absent(reason="its name is not known")
+    return Stack(role=role, slot=run.slot(role), release=release, digest=digest)
+
+
+def _timeline(run: Run, records: Sequence[Record], ended_at: float) -> tuple[PhaseSpan, ...]:
+    begun: list[tuple[Phase, Event | Absent, float]] = [
+        (Phase.PREFLIGHT, Absent(reason="the run was asked for"), run.requested_at)
+    ]
+    begun += [(one.body.phase, one.body.event, one.at) for one in records if isinstance(one.body, PhaseEntered)]
+    left = [at for _, _, at in begun[1:]] + [begun[-1][2] if run.terminal else ended_at]
+    return tuple(
+        PhaseSpan(phase=phase, event=event, entered_at=at, seconds=max(until - at, 0.0))
+        for (phase, event, at), until in zip(begun, left, strict=True)
+    )
