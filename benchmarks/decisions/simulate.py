@@ -17,9 +17,9 @@ from peers import kayenta_rejects
 from worlds import Bursts, World
 
 from rollout.errors import EvidenceError
+from rollout.model.verdict import Outcome
 from rollout.stats.margins import STANDARD, STRICT, Margins
 from rollout.stats.paired import Estimate, PairedTest
-from rollout.stats.series import Outcome
 
 AA_PAIRS = 300
 BUDGET = 400

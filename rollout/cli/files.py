@@ -120,7 +120,8 @@ def load_snapshot_file(path: Path) -> CapabilitySnapshot:
     complaint = Complaint(document=document, schema=model_schema(CapabilitySnapshot))
     check_kind(complaint, name=str(path))
     if not isinstance(document.value, dict) or "digest" not in document.value:
-        raise ConfigError(f"{path}: digest: missing; a snapshot without its digest proves nothing")
+        text = "missing; a snapshot without its digest proves nothing"
+        raise refusal(str(path), [Problem(place=document.places[()], path=("digest",), text=text)])
     try:
         return parse_snapshot(document.value)
     except ValidationError as error:
@@ -154,21 +155,23 @@ def _text(path: Path) -> str:
 def _bytes(path: Path) -> bytes:
     """Return the file's bytes, one more than allowed where it is too large."""
     try:
-        # Opening a pipe would wait for a writer for ever.
-        descriptor = os.open(_expanded(path), os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-        with open(descriptor, "rb") as file:  # noqa: PTH123 - a Path cannot open a descriptor
-            mode = os.fstat(descriptor).st_mode
-            if stat.S_ISDIR(mode):
-                raise ConfigError(f"{path}: a folder, not a file")
-            if not stat.S_ISREG(mode):
+        with open(_expanded(path), "rb", opener=_open_at_once) as file:  # noqa: PTH123 - Path.open takes no opener
+            if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
                 raise ConfigError(f"{path}: not a regular file; write the contents to one")
             return file.read(FILE_BYTES_MAX + 1)
     except FileNotFoundError as error:
         raise ConfigError(f"{path}: no such file (looked in {Path.cwd()})") from error
+    except IsADirectoryError as error:
+        raise ConfigError(f"{path}: a folder, not a file") from error
     except PermissionError as error:
         raise ConfigError(f"{path}: no permission to read it") from error
     except (OSError, ValueError) as error:
         raise ConfigError(f"{path}: cannot be read: {error}") from error
+
+
+def _open_at_once(path: str, flags: int) -> int:
+    """Open without waiting: a pipe would wait for its writer for ever."""
+    return os.open(path, flags | os.O_NONBLOCK)
 
 
 def _expanded(path: Path) -> Path:

@@ -151,8 +151,9 @@ def _shortening(path: KeyPath) -> Iterator[KeyPath]:
 
 def _value_at(value: object, path: KeyPath) -> object:
     for key in path:
-        if isinstance(value, list) and isinstance(key, int):
-            value = value[key]
-        if isinstance(value, dict):
-            value = value[key]
+        match value, key:
+            case list(), int():
+                value = value[key]
+            case dict(), _:
+                value = value[key]
     return value

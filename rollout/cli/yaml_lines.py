@@ -24,6 +24,9 @@ _LOADER: type[yaml.SafeLoader] = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 _FORBIDDEN_CHARACTER = re.compile("[^\t\n\r\x20-\x7e\x85\xa0-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 """What YAML calls not printable; the byte order mark at the start is removed before."""
 
+_PAIR_OR_ESCAPE = re.compile(r"\\u([dD][89abAB][0-9a-fA-F]{2})\\u([dD][c-fC-F][0-9a-fA-F]{2})|\\.")
+"""Two escaped surrogates of JSON, or any other escape, which is passed over whole."""
+
 # The core schema of YAML 1.2, less integers with leading zeros.
 _INTEGER = re.compile(r"[-+]?(?:0|[1-9][0-9]*)|0x[0-9a-fA-F]+|0o[0-7]+")
 _FLOAT = re.compile(r"[-+]?(?:\.[0-9]+|[0-9]+\.[0-9]*)(?:[eE][-+]?[0-9]+)?|[-+]?[0-9]+[eE][-+]?[0-9]+")
@@ -112,8 +115,16 @@ def read_json(text: str, *, name: str) -> Document:
     except ValueError as error:
         raise ConfigError(f"{name}: not valid JSON: {error}") from error
     # A raw tab can only stand between JSON's tokens; the YAML reader does not take it there.
-    document = read_yaml(text.replace("\t", " "), name=name)
+    document = read_yaml(_PAIR_OR_ESCAPE.sub(_one_escape, text.replace("\t", " ")), name=name)
     return Document(value=value, places=document.places, written=document.written)
+
+
+def _one_escape(found: re.Match[str]) -> str:
+    """Write two escaped surrogates as YAML's escape of one character; places to their right move by two columns."""
+    high, low = found.group(1, 2)
+    if high is None:
+        return found.group()
+    return f"\\U{0x10000 + ((int(high, 16) - 0xD800) << 10) + int(low, 16) - 0xDC00:08x}"
 
 
 def _refuse_constant(word: str) -> None:
@@ -188,7 +199,9 @@ class _Reading:
         if isinstance(node, yaml.SequenceNode):
             return [self.read(one, (*path, at), _place(one.start_mark)) for at, one in enumerate(node.value)]
         if isinstance(node, yaml.ScalarNode):
-            return self._scalar(node, path, place)
+            if _is_plain(node):
+                self.written[path] = node.value
+            return self._meaning(node, path, place)
         raise InvariantError(f"YAML has three kinds of nodes, and {type(node).__name__} is none of them")
 
     def _mapping(self, node: yaml.MappingNode, path: KeyPath) -> dict[str, object]:
@@ -199,7 +212,7 @@ class _Reading:
                 self._complain(place, path, "a key must be one word of text")
                 continue
             faults = len(self.problems)
-            key = self._scalar(key_node, (*path, key_node.value), place)
+            key = self._meaning(key_node, (*path, key_node.value), place)
             if len(self.problems) > faults:
                 continue
             if not isinstance(key, str):
@@ -212,19 +225,20 @@ class _Reading:
             made[key] = self.read(value_node, (*path, key), place)
         return made
 
-    def _scalar(self, node: yaml.ScalarNode, path: KeyPath, place: Place) -> object:
-        # The loader in C marks a plain scalar by "", the one in Python by None.
-        if node.style:
-            return node.value
-        self.written[path] = node.value
+    def _meaning(self, node: yaml.ScalarNode, path: KeyPath, place: Place) -> object:
         try:
-            return _plain_value(node)
+            return _plain_value(node) if _is_plain(node) else node.value
         except ValueError as error:
             self._complain(place, path, str(error))
             return None
 
     def _complain(self, place: Place, path: KeyPath, text: str) -> None:
         self.problems.append(Problem(place=place, path=path, text=text))
+
+
+def _is_plain(node: yaml.ScalarNode) -> bool:
+    # The loader in C marks a scalar without quotes by "", the one in Python by None.
+    return not node.style
 
 
 def _plain_value(node: yaml.ScalarNode) -> object:

@@ -21,20 +21,22 @@ from rollout.flow.steps import (
     ReadSnapshots,
     Retire,
     Shift,
+    Step,
     StopRouter,
     StoreBaseline,
     StoreHistory,
     Wait,
     WarmUp,
 )
+from rollout.gates.latency import HISTORY_UNFIT, history_problem
 from rollout.gates.live import judge_live
-from rollout.model.evidence import LiveWindow, Pair, SampleStatus
+from rollout.model.evidence import LiveWindow, Pair, SampleStatus, history_of
 from rollout.model.inventory import Absent, Inventory, RouterState, SlotState
 from rollout.model.journal import Event, Phase, RunKind, VerdictGiven
 from rollout.model.policy import Approval, OnInconclusive, Policy
 from rollout.model.prompts import PromptSet
-from rollout.model.roles import Role, all_on, share
-from rollout.model.verdict import Outcome, Reason
+from rollout.model.roles import Role, Slot, Weights, all_on, share
+from rollout.model.verdict import Outcome, Reason, Verdict
 
 POLL_S = 0.1
 """How soon a wait looks again: short against every start-up, long against the cost of a look."""
@@ -44,6 +46,13 @@ FAILURES_MAX = 3
 
 HISTORY_FAILURES_SHARE = 0.1
 """A history in which more than this share of pairs failed shows an ill incumbent, not noise."""
+
+UNREADY_PAIRS_MAX = 20
+"""Pairs beyond its demand that a stage asks of a candidate that takes traffic and says that it is not ready. One that
+hangs is convicted by the first few; one that answers them all and still is not ready is given up after so many."""
+
+ROLLBACK_STEPS_MAX = 12
+"""Steps of a rollback that goes on after its deadline because it was interrupted; four are needed at most."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -79,7 +88,7 @@ def plan(view: View) -> Decision:
     if trouble is not None:
         return trouble
     if view.run.paused:
-        return _wait("paused", "paused by a person; `rollout resume` goes on")
+        return _alarm(view) or _wait("paused", "paused by a person; `rollout resume` goes on")
     return _PHASES[view.run.phase](view)
 
 
@@ -91,7 +100,9 @@ def _trouble(view: View) -> Enter | None:
     abort = run.aborted
     if abort is not None:
         return _enter(Event.ABORTED, "aborted", f"aborted by {abort.by}: {abort.reason or 'no reason given'}")
-    if view.now - run.requested_at > view.policy.deadlines.run_s:
+    # A rollback that is asked for must not expire before it has begun: its own deadline bounds it.
+    late = view.now - run.requested_at > view.policy.deadlines.run_s
+    if late and run.request.kind is not RunKind.ROLLBACK:
         return _enter(Event.EXPIRED, "run_deadline", f"not done after {view.policy.deadlines.run_s:g} s")
     failed = _failed(view)
     if failed is not None:
@@ -120,6 +131,8 @@ def _incumbent_trouble(view: View) -> Enter | None:
     state = view.slot(Role.INCUMBENT)
     if isinstance(state, Absent):
         return _enter(Event.LOST, "incumbent_lost", f"the incumbent is gone: {state.reason}")
+    if not state.instances:
+        return _enter(Event.LOST, "incumbent_lost", "the incumbent has no instance")
     if state.dead:
         return _enter(Event.LOST, "incumbent_lost", f"the incumbent died: {state.dead[0].detail}")
     known = view.run.pod_uids(Role.INCUMBENT)
@@ -132,22 +145,36 @@ def _router_trouble(view: View) -> Enter | None:
     router = view.inventory.router
     if isinstance(router, Absent):
         return _enter(Event.LOST, "router_lost", router.reason)
+    if _unknown(view, Shift):
+        return None
     shifted = view.run.shifted
     if shifted is None:
         if router.weights != all_on(view.run.request.incumbent):
             return _enter(Event.LOST, "weights_changed", f"somebody moved traffic to {router.weights}")
         return None
-    if router.weights != shifted.weights and view.run.pending is None:
+    if router.weights != shifted.weights:
         return _enter(Event.LOST, "weights_changed", f"set {shifted.weights}, the router now reports {router.weights}")
-    if router.epoch != shifted.epoch and view.run.pending is None:
+    if router.epoch != shifted.epoch:
         return _enter(Event.LOST, "router_restarted", "the router was restarted during the rollout")
+    candidate = view.run.request.candidate
+    then, now = shifted.counters.get(candidate), router.counters.get(candidate)
+    if shifted.weights.of(candidate) and (
+        then is None or now is None or now.completed < then.completed or now.failed < then.failed
+    ):
+        return _enter(Event.LOST, "counters_lost", f"the router no longer counts the requests of {candidate}")
     return None
+
+
+def _unknown(view: View, *kinds: type[Step]) -> bool:
+    """True when a step of such a kind was intended and nobody knows how far it came; repeating it finds out."""
+    pending = view.run.pending
+    return pending is not None and pending.step in {one.__name__ for one in kinds}
 
 
 def _candidate_trouble(view: View) -> Enter | None:
     run = view.run
     deployed = run.deployed.get(run.request.candidate)
-    if deployed is None or run.pending is not None:
+    if deployed is None or _unknown(view, Deploy, Retire):
         return None
     state = view.slot(Role.CANDIDATE)
     twin = deployed.purpose == "twin"
@@ -236,13 +263,16 @@ def _history(view: View) -> Decision:
         text = f"{failed} of {len(pairs)} pairs of the incumbent against itself failed: {_first_detail(pairs)}"
         return _enter(Event.UNDECIDED, "incumbent_unhealthy", text)
     if len(pairs) - failed >= demand.pairs:
-        return Act(step=StoreHistory())
+        problem = history_problem(view.policy.latency, history_of(pairs).ratio)
+        return _enter(Event.UNDECIDED, HISTORY_UNFIT, problem) if problem else Act(step=StoreHistory())
     block = min(len(pairs) * demand.blocks // demand.pairs, demand.blocks - 1)
     if occupant is not None and (occupant.purpose != "twin" or occupant.block != block):
         return Act(step=Retire(slot=candidate))
     if occupant is None:
         return Act(step=Deploy(slot=candidate, purpose="twin", block=block))
-    return _not_ready(view, Event.LOST, "twin") or _cold(view) or _pair(view, HISTORY, len(pairs))
+    # A twin that was ready once is asked, whatever its probe says later: pairs that fail are counted.
+    unready = None if run.warmed.issuperset(occupant.pod_uids) else _not_ready(view, Event.LOST, "twin")
+    return unready or _cold(view) or _pair(view, HISTORY, len(pairs))
 
 
 def _deploy(view: View) -> Decision:
@@ -271,7 +301,7 @@ def _canary(view: View) -> Decision:
     if given is None:
         judged = run.judged.get(CANARY)
         spent = len(run.pairs.get(CANARY, ())) >= policy.latency.pairs_max * run.budgets
-        if spent or (judged is not None and judged.outcome is not Outcome.INCONCLUSIVE):
+        if spent or (judged is not None and (judged.outcome is not Outcome.INCONCLUSIVE or _hopeless(judged))):
             return Conclude(stage=CANARY)
         return _pair(view, CANARY, len(run.pairs.get(CANARY, ())))
     if given.verdict.outcome is Outcome.INCONCLUSIVE and policy.on_inconclusive is OnInconclusive.HOLD:
@@ -281,12 +311,17 @@ def _canary(view: View) -> Decision:
     return _follow(given, Event.PROVEN)
 
 
+def _hopeless(judged: Verdict) -> bool:
+    """True when no further pair can decide."""
+    return any(reason.code == HISTORY_UNFIT for gate in judged.gates for reason in gate.reasons)
+
+
 def _shift(view: View) -> Decision:
     run = view.run
     incumbent, candidate = run.request.incumbent, run.request.candidate
     if run.request.kind is RunKind.BOOTSTRAP:
         if run.shifted is None:
-            return Act(step=Shift(stage="bootstrap", weights=all_on(candidate), targets=(candidate,)))
+            return _traffic(view, stage="bootstrap", weights=all_on(candidate), targets=(candidate,))
         return Enter(event=Event.FIRST)
     plan = view.policy.shift
     for weight in plan.weights:
@@ -295,15 +330,37 @@ def _shift(view: View) -> Decision:
         if given is not None and given.verdict.outcome is Outcome.PASS:
             continue
         if run.shifted is None or run.shifted.stage != stage:
-            return Act(step=Shift(stage=stage, weights=share(candidate, weight), targets=(incumbent, candidate)))
+            return _traffic(view, stage=stage, weights=share(candidate, weight), targets=(incumbent, candidate))
         return _watch(view, stage, onward=Event.SHIFTED, pairs=plan.pairs_per_step, seconds=plan.dwell_s)
     return Enter(event=Event.SHIFTED)
+
+
+def _traffic(view: View, *, stage: str, weights: Weights, targets: tuple[Slot, ...]) -> Decision:
+    return _unready(view, weights) or Act(step=Shift(stage=stage, weights=weights, targets=targets))
+
+
+def _unready(view: View, weights: Weights) -> Decision | None:
+    """Wait, not for ever, until every slot that these weights give traffic to is ready."""
+    since = max(view.run.entered_at, *view.run.concluded_at.values())
+    for role in Role:
+        state = view.slot(role)
+        if weights.of(view.run.slot(role)) == 0 or (isinstance(state, SlotState) and state.ready):
+            continue
+        text = f"the {role} is not ready: {_detail(state)}"
+        if view.now - since > view.policy.deadlines.ready_s:
+            event = Event.LOST if role is Role.INCUMBENT else Event.BREACHED
+            return _enter(event, f"{role.value}_not_ready", text)
+        return _alarm(view) or _wait(f"{role.value}_not_ready", text)
+    return None
 
 
 def _soak(view: View) -> Decision:
     given, demand = view.run.verdicts.get(SOAK), view.policy.soak
     if given is None or given.verdict.outcome is not Outcome.PASS:
         return _watch(view, SOAK, onward=Event.SOAKED, pairs=demand.pairs, seconds=demand.seconds)
+    unready = _unready(view, all_on(view.run.request.candidate))
+    if unready is not None:
+        return unready
     return Act(step=StoreBaseline()) if view.run.baseline is None else Enter(event=Event.SOAKED)
 
 
@@ -349,17 +406,15 @@ def _watch(view: View, stage: str, *, onward: Event, pairs: int, seconds: float)
     run = view.run
     if stage in run.verdicts:
         return _follow(run.verdicts[stage], onward)
-    judged = run.judged.get(stage)
-    if judged is not None and judged.outcome is Outcome.BREACH:
-        return Conclude(stage=stage)
+    alarm = _alarm(view)
+    if alarm is not None:
+        return alarm
     window = live_window(view)
-    if judge_live(view.policy.live, window).outcome is Outcome.BREACH:
-        recorded = run.live.get(stage)
-        if recorded is None or judge_live(view.policy.live, recorded).outcome is not Outcome.BREACH:
-            return Act(step=ReadLive(stage=stage))
-        return Conclude(stage=stage)
-    done = len(run.pairs.get(stage, ()))
-    if done < pairs:
+    done, state = len(run.pairs.get(stage, ())), view.slot(Role.CANDIDATE)
+    ready = isinstance(state, SlotState) and state.ready
+    if not ready and done >= pairs + UNREADY_PAIRS_MAX:
+        return _enter(Event.BREACHED, "candidate_not_ready", f"the candidate is not ready: {_detail(state)}")
+    if done < pairs or not ready:
         return _pair(view, stage, done)
     began = _began(view, stage)
     if view.now - began < seconds:
@@ -370,6 +425,35 @@ def _watch(view: View, stage: str, *, onward: Event, pairs: int, seconds: float)
     if run.live_at.get(stage, began) < began + seconds or stage not in run.live:
         return Act(step=ReadLive(stage=stage))
     return Conclude(stage=stage)
+
+
+def _alarm(view: View) -> Decision | None:
+    """React to evidence against a candidate that takes traffic; nothing may put this off, a pause included."""
+    run, policy = view.run, view.policy.live
+    stage = _stage_with_traffic(run)
+    if stage is None:
+        return None
+    given, judged = run.verdicts.get(stage), run.judged.get(stage)
+    if given is not None and given.verdict.outcome is Outcome.BREACH:
+        return _follow(given, Event.BREACHED)
+    if judged is not None and judged.outcome is Outcome.BREACH:
+        return Conclude(stage=stage)
+    if judge_live(policy, live_window(view)).outcome is not Outcome.BREACH:
+        return None
+    recorded = run.live.get(stage)
+    if recorded is None or judge_live(policy, recorded).outcome is not Outcome.BREACH:
+        return Act(step=ReadLive(stage=stage))
+    return Conclude(stage=stage)
+
+
+def _stage_with_traffic(run: Run) -> str | None:
+    """Return the stage that live traffic of the candidate belongs to; None where it takes none, or nothing judges it."""
+    if run.request.kind is RunKind.BOOTSTRAP or run.shifted is None:
+        return None
+    if run.phase is Phase.SOAK:
+        return SOAK
+    takes = run.phase is Phase.SHIFT and run.shifted.weights.of(run.request.candidate) > 0
+    return run.shifted.stage if takes else None
 
 
 def live_window(view: View) -> LiveWindow:
@@ -414,12 +498,16 @@ def _not_ready(view: View, event: Event, name: str) -> Decision | None:
     if isinstance(state, SlotState) and state.ready:
         return None
     waited = view.now - view.run.deployed_at.get(view.run.request.candidate, view.run.entered_at)
-    detail = (
-        state.reason if isinstance(state, Absent) else "; ".join(one.detail for one in state.instances if one.detail)
-    )
+    detail = _detail(state)
     if waited > view.policy.deadlines.ready_s:
         return _enter(event, f"{name}_never_ready", f"not ready after {view.policy.deadlines.ready_s:g} s: {detail}")
     return _wait("not_ready", f"waiting until the {name} is ready: {detail}")
+
+
+def _detail(state: SlotState | Absent) -> str:
+    if isinstance(state, Absent):
+        return state.reason
+    return "; ".join(one.detail for one in state.instances if one.detail) or "no detail"
 
 
 def _follow(given: VerdictGiven, onward: Event) -> Enter:
@@ -455,10 +543,20 @@ def _rollback(view: View) -> Decision:
     undone = _abandon(view) if bootstrap else _restore(view)
     if undone is None:
         return Enter(event=Event.RESTORED)
-    if view.elapsed() > view.policy.deadlines.rollback_s:
+    if view.elapsed() > view.policy.deadlines.rollback_s and _exhausted(view, undone):
         last = view.run.failures[-1].message if view.run.failures else _what_is_left(undone)
         return _enter(Event.STUCK, "rollback_incomplete", f"after {view.policy.deadlines.rollback_s:g} s: {last}")
     return undone
+
+
+def _exhausted(view: View, undone: Decision) -> bool:
+    """After the deadline only that is given up which was tried: a controller that comes back late must still try."""
+    run, limit_s = view.run, view.policy.deadlines.rollback_s
+    if run.steps >= ROLLBACK_STEPS_MAX:
+        return True
+    if isinstance(undone, Wait):
+        return view.now - max(run.entered_at, run.deployed_at.get(run.request.incumbent, 0.0)) > limit_s
+    return bool(run.failures) and run.recorded_at - run.entered_at > limit_s
 
 
 def _restore(view: View) -> Decision | None:
@@ -479,7 +577,7 @@ def _restore_incumbent(view: View) -> Decision | None:
     slot, state = view.run.request.incumbent, view.slot(Role.INCUMBENT)
     if isinstance(state, SlotState) and state.ready:
         return None
-    if isinstance(state, Absent) or state.dead:
+    if isinstance(state, Absent) or state.dead or not state.instances:
         return Act(step=Deploy(slot=slot, purpose="incumbent"))
     return _wait("incumbent_not_ready", "waiting until the incumbent is ready again")
 
@@ -489,11 +587,11 @@ def _restore_traffic(view: View) -> Decision | None:
     router, state = view.inventory.router, view.slot(Role.INCUMBENT)
     if isinstance(state, Absent):
         return None
-    addresses = tuple(one.address for one in state.instances)
+    addresses = {one.address for one in state.instances}
     alone = Act(step=Shift(stage=ROLLBACK, weights=all_on(incumbent), targets=(incumbent,)))
     if isinstance(router, Absent):
         return alone
-    if router.weights != all_on(incumbent) or router.targets.get(incumbent) != addresses:
+    if router.weights != all_on(incumbent) or set(router.targets.get(incumbent, ())) != addresses:
         other = view.slot(Role.CANDIDATE)
         alive = candidate in router.targets and isinstance(other, SlotState) and not other.dead
         both = Shift(stage=ROLLBACK, weights=all_on(incumbent), targets=(incumbent, candidate))

@@ -73,6 +73,8 @@ class Run:
     requested_at: float
     phase: Phase
     entered_at: float
+    recorded_at: float
+    """When the newest record was written."""
     causes: tuple[Reason, ...] = ()
     """Why the run left the road to promotion; empty while it has not."""
     cause: Event | None = None
@@ -97,6 +99,8 @@ class Run:
     """A person approved the shift after the canary's PASS."""
     budgets: int = 1
     """Budgets of canary pairs granted: one by the policy, one more by each approval of an INCONCLUSIVE canary."""
+    steps: int = 0
+    """Steps that worked since the phase was entered."""
     failures: tuple[StepFailed, ...] = ()
     """Failures since the last step that worked."""
     pending: StepIntended | None = None
@@ -173,12 +177,17 @@ def begin(record: Record) -> Run:
         requested_at=record.at,
         phase=Phase.PREFLIGHT,
         entered_at=record.at,
+        recorded_at=record.at,
         history=record.body.baseline,
     )
 
 
-def advance(run: Run, record: Record) -> Run:  # noqa: C901, PLR0911, PLR0912 - one case for each kind of record
+def advance(run: Run, record: Record) -> Run:
     """Return the run after one more record."""
+    return replace(_told(run, record), recorded_at=record.at)
+
+
+def _told(run: Run, record: Record) -> Run:  # noqa: C901, PLR0911, PLR0912 - one case for each kind of record
     match record.body:
         case RunRequested():
             raise EvidenceError("run_requested stands in the middle of the journal")
@@ -187,7 +196,8 @@ def advance(run: Run, record: Record) -> Run:  # noqa: C901, PLR0911, PLR0912 - 
         case StepIntended() as body:
             return replace(run, pending=body)
         case StepFailed() as body:
-            return replace(run, failures=(*run.failures, body), pending=None)
+            # What was intended stays pending: how far the step came is not known until one works.
+            return replace(run, failures=(*run.failures, body))
         case Deployed() as body:
             return replace(
                 _worked(run),
@@ -237,7 +247,10 @@ def _enter(run: Run, body: PhaseEntered, at: float) -> Run:
         run,
         phase=body.phase,
         entered_at=at,
+        steps=0,
         failures=(),
+        # RESTORED is said by somebody who has looked at all there is; nothing is unknown any more.
+        pending=None if body.event is Event.RESTORED else run.pending,
         cause=body.event if left_the_road else run.cause,
         causes=body.reasons if left_the_road else (*run.causes, *body.reasons),
     )
@@ -276,7 +289,7 @@ def _shifted(body: TrafficShifted, at: float) -> Shifted:
 
 
 def _worked(run: Run) -> Run:
-    return replace(run, failures=(), pending=None)
+    return replace(run, steps=run.steps + 1, failures=(), pending=None)
 
 
 def _with(mapping: Mapping[K, V], key: K, value: V) -> Mapping[K, V]:

@@ -65,7 +65,7 @@ class LatencyTest:
         self._pairs += 1
         if self._outcome is Outcome.INCONCLUSIVE:
             decided = self._test.update(blue_s=pair.incumbent.latency_s, green_s=pair.candidate.latency_s)
-            self._outcome = Outcome(decided.value)
+            self._outcome = decided
 
     def result(self) -> GateResult:
         """Say what the pairs so far mean for this stage."""

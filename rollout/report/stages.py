@@ -10,23 +10,24 @@ from rollout.gates.errors import FAILED
 from rollout.model.evidence import LiveWindow, Pair, Sample, SampleStatus
 from rollout.model.inventory import Absent
 from rollout.model.journal import (
+    Event,
     LiveRead,
     PairMeasured,
+    PhaseEntered,
     Record,
     RunKind,
     SampleMeasured,
-    SnapshotsRead,
     TrafficShifted,
     VerdictGiven,
 )
-from rollout.model.verdict import GateResult, Outcome, Reason, Verdict
+from rollout.model.verdict import GateResult, Reason, Verdict
 from rollout.report.figures import Estimate, estimated
 
 LAST_SHIFT = shift_stage(100)
 """Every plan of shifts ends here, whatever steps it takes."""
 
 PLANNED: Mapping[RunKind, tuple[str, ...]] = {
-    RunKind.PROMOTE: (ADMISSION, CANARY, LAST_SHIFT, SOAK),
+    RunKind.PROMOTE: (HISTORY, ADMISSION, CANARY, LAST_SHIFT, SOAK),
     RunKind.BOOTSTRAP: (ADMISSION,),
     RunKind.VERIFY: (DRIFT,),
     RunKind.ROLLBACK: (),
@@ -88,7 +89,8 @@ def stage_rows(run: Run, records: Sequence[Record]) -> tuple[StageRow, ...]:
     planned = PLANNED[run.request.kind]
     begun = [stage for stage in spans if stage not in planned]
     stages = sorted({*begun, *planned}, key=_place)
-    return tuple(_row(run, stage, spans.get(stage)) for stage in stages)
+    measured = any(isinstance(one.body, PhaseEntered) and one.body.event is Event.HISTORY_READY for one in records)
+    return tuple(_row(run, stage, spans.get(stage), history_whole=measured) for stage in stages)
 
 
 def _place(stage: str) -> tuple[int, int]:
@@ -116,8 +118,6 @@ def _stage_of(record: Record) -> str:
             return verdict.stage
         case SampleMeasured():
             return DRIFT
-        case SnapshotsRead(snapshots=_):
-            return ""
         case LiveRead(stage=stage):
             return stage
         case TrafficShifted(stage=stage) if stage.startswith("shift-"):
@@ -126,14 +126,14 @@ def _stage_of(record: Record) -> str:
             return ""
 
 
-def _row(run: Run, stage: str, span: tuple[float, float] | None) -> StageRow:
+def _row(run: Run, stage: str, span: tuple[float, float] | None, *, history_whole: bool) -> StageRow:
     pairs = run.pairs.get(stage, ())
     given = run.verdicts.get(stage)
     verdict = given.verdict if given is not None else run.judged.get(stage)
     incumbent = [one.incumbent for one in pairs] or ([one.sample for one in run.samples] if stage == DRIFT else [])
     candidate = [one.candidate for one in pairs]
     unjudged = Absent(reason="the history is the yardstick" if stage == HISTORY else "no gate judged this stage")
-    outcome = _outcome(stage, begun=span is not None, concluded=given.verdict.outcome if given else None)
+    outcome = _outcome(run, stage, begun=span is not None, history_whole=history_whole)
     return StageRow(
         stage=stage,
         outcome=outcome,
@@ -150,25 +150,27 @@ def _row(run: Run, stage: str, span: tuple[float, float] | None) -> StageRow:
         live=run.live.get(stage, Absent(reason="no live requests were counted")),
         gates=verdict.gates if verdict else (),
         reasons=_said(verdict),
-        note=_note(run, outcome),
+        note=_note(run, stage, outcome),
     )
 
 
-def _outcome(stage: str, *, begun: bool, concluded: Outcome | None) -> StageOutcome:
-    if concluded is not None:
-        return StageOutcome(concluded.value)
+def _outcome(run: Run, stage: str, *, begun: bool, history_whole: bool) -> StageOutcome:
+    if stage in run.verdicts:
+        return StageOutcome(run.verdicts[stage].verdict.outcome.value)
     if not begun:
         return StageOutcome.SKIPPED
-    return StageOutcome.MEASURED if stage == HISTORY else StageOutcome.INTERRUPTED
+    return StageOutcome.MEASURED if stage == HISTORY and history_whole else StageOutcome.INTERRUPTED
 
 
 def _said(verdict: Verdict | None) -> tuple[Reason, ...]:
     return verdict.reasons() if verdict else ()
 
 
-def _note(run: Run, outcome: StageOutcome) -> str:
+def _note(run: Run, stage: str, outcome: StageOutcome) -> str:
+    if outcome is StageOutcome.SKIPPED and stage == HISTORY and run.request.baseline is not None:
+        return "a stored history was used"
     if outcome is StageOutcome.SKIPPED:
-        return f"the run ended in {run.phase} before it" if run.terminal else "not reached yet"
+        return f"the run was {run.phase.value.replace('_', ' ')} before it" if run.terminal else "not reached yet"
     if outcome is StageOutcome.INTERRUPTED:
         return "the run left it without a verdict" if run.terminal else "under way"
     return ""

@@ -1,9 +1,7 @@
 """The summary of a run: everything the reports say, taken from the folded journal and worked out once."""
 
-import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from enum import StrEnum
 
 from rollout.flow.run import ADMISSION, DRIFT, Run
 from rollout.gates.capabilities import GATE as CAPABILITIES
@@ -151,11 +149,6 @@ def summarise(run: Run, records: Sequence[Record], *, names: Mapping[Role, str])
         seconds=max(ended_at - run.requested_at, 0.0),
         unsettled=run.pending.step if run.pending is not None else "",
     )
-
-
-def median_or_absent(values: Sequence[float], *, why: str) -> float | Absent:
-    """Return the median; where there is no value, Absent with this reason."""
-    return statistics.median(values) if values else Absent(reason=why)
 
 
 def _differences(run: Run) -> tuple[str, ...]:

@@ -35,7 +35,9 @@ def ratio(value: float) -> str:
 
 
 def interval(value: float, *, lower: float, upper: float) -> str:
-    """Return an estimate with its interval, as `x1.42 [1.29, 1.55]`."""
+    """Return an estimate with its interval, as `x1.42 [1.29, 1.55]`; of an infinite one only a bound is known."""
+    if not math.isfinite(value):
+        return f"over {ratio(lower)}" if math.isfinite(lower) else "without any answer in time"
     return f"{ratio(value)} [{ratio(lower)[1:]}, {ratio(upper)[1:]}]"
 
 
@@ -57,9 +59,9 @@ def seconds(value: float) -> str:
 
 
 def milliseconds(value_s: float) -> str:
-    """Return a latency given in seconds, in milliseconds; "no answer" where it is infinite."""
+    """Return a latency given in seconds, in milliseconds; "not in time" where it is infinite."""
     if not math.isfinite(value_s):
-        return "no answer"
+        return "not in time"
     return f"{1000 * value_s:.3g} ms" if value_s < 1.0 else f"{1000 * value_s:.0f} ms"
 
 

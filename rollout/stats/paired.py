@@ -15,13 +15,14 @@ from typing import Any, assert_never
 import numpy as np
 
 from rollout.errors import ConfigError, EvidenceError, InvariantError
+from rollout.model.verdict import Outcome
 from rollout.stats.intervals import median_bounds, tail_bounds
 from rollout.stats.margins import Margins, margins_of
 from rollout.stats.noise import sigma_of
 from rollout.stats.processes import GateProcess, MedianProcess, SlowProcess, TailProcess
 from rollout.stats.quantiles import RANK_TOLERANCE, rank_of, sample_quantile
 from rollout.stats.rates import rate_bounds
-from rollout.stats.series import Array, Bounds, Outcome, check_open_unit, checked_latency, checked_ratio
+from rollout.stats.series import Array, Bounds, check_open_unit, checked_latency, checked_ratio
 
 AA_PAIRS_MIN = 100
 """Below this the A/A history's own tail is too uncertain for promotion within any usual budget; 300 is better."""
@@ -179,7 +180,7 @@ class PairedTest:
                 "timeout"
             )
         if self._outcome is not Outcome.INCONCLUSIVE:
-            raise InvariantError(f"the paired test has decided {self._outcome.value}; start a new one for new pairs")
+            raise InvariantError(f"the paired test has decided {self._outcome}; start a new one for new pairs")
         if math.isinf(blue_s) and math.isinf(green_s):
             self._voids += 1
             return self._outcome

@@ -1,13 +1,18 @@
 """Error rates: a sequential test against a fixed rate, and exact bounds on a share."""
 
+import math
 from dataclasses import dataclass
 
 from scipy.special import betaincinv
 
 from rollout.errors import EvidenceError, InvariantError
+from rollout.model.verdict import Outcome
 from rollout.stats.betting import EventBets
 from rollout.stats.processes import PROMOTE_WEIGHTS, SLOW_ROLLBACK_WEIGHTS, alternatives
-from rollout.stats.series import Bounds, Outcome, check_open_unit
+from rollout.stats.series import Bounds, check_open_unit
+
+_LOG_MAX = 700.0
+"""Beyond this exp overflows a float."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,7 +69,7 @@ class RateTest:
                 f"{failures} failures in {trials} trials cannot be; 0 <= failures <= trials is expected"
             )
         if self._outcome is not Outcome.INCONCLUSIVE:
-            raise InvariantError(f"the rate test has decided {self._outcome.value}; start a new one for new trials")
+            raise InvariantError(f"the rate test has decided {self._outcome}; start a new one for new trials")
         for index in range(trials):
             happened = index < failures
             self._above.bet(happened=happened, null_rate=self._rate_max)
@@ -116,3 +121,36 @@ def rate_bounds(*, failures: int, trials: int, alpha: float) -> Bounds:
         lower=float(betaincinv(failures, sound + 1, alpha / 2.0)) if failures else 0.0,
         upper=float(betaincinv(failures + 1, sound, 1.0 - alpha / 2.0)) if sound else 1.0,
     )
+
+
+def rate_e_value(*, failures: int, trials: int, rate_max: float) -> float:
+    """Return the evidence that a failure rate is above a margin, from counts alone.
+
+    The same mixture of bets as `RateTest`, which does not depend on the order of the trials, so that counters can be
+    judged however many trials lie between two looks.
+
+    Args:
+        failures: 0 <= failures <= trials.
+        trials: 0 or more; 0 gives 1, no evidence.
+        rate_max: The margin, in (0, 1).
+
+    Returns:
+        An e-value against "the rate is at most rate_max"; +inf where it is beyond all measure.
+
+    Raises:
+        EvidenceError: The counts cannot be.
+        ConfigError: rate_max is outside (0, 1).
+    """
+    check_open_unit(rate_max, name="rate_max")
+    if failures < 0 or trials < failures:
+        raise EvidenceError(f"{failures} failures in {trials} trials cannot be; 0 <= failures <= trials is expected")
+    rates, _ = alternatives(rate_max)
+    scale = math.fsum(SLOW_ROLLBACK_WEIGHTS)
+    logs = [
+        math.log(weight / scale)
+        + failures * math.log(rate / rate_max)
+        + (trials - failures) * (math.log1p(-rate) - math.log1p(-rate_max))
+        for rate, weight in zip(rates, SLOW_ROLLBACK_WEIGHTS, strict=True)
+    ]
+    most = max(logs)
+    return math.inf if most > _LOG_MAX else math.fsum(math.exp(one) for one in logs)

@@ -1,7 +1,6 @@
 """The arrays this room takes, the bounds it gives back, and the checks at its door."""
 
 from dataclasses import dataclass
-from enum import StrEnum
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -11,14 +10,6 @@ from rollout.errors import ConfigError, EvidenceError
 
 Array: TypeAlias = NDArray[np.float64]
 """Float64 series of shape (n,)."""
-
-
-class Outcome(StrEnum):
-    """What a sequential test has shown so far. Missing data is never PASS."""
-
-    PASS = "pass"  # noqa: S105 - an outcome, no password
-    BREACH = "breach"
-    INCONCLUSIVE = "inconclusive"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -114,6 +114,8 @@ def test_request_in_flight_finishes_on_the_slot_that_is_removed(bench):
         while bench.router.read().weights != all_on(BLUE):
             time.sleep(0.002)
         assert bench.send().body == "blue"
+        time.sleep(0.1)
+        assert not removal.done()
         assert GREEN in bench.router.read().targets
         green.release.set()
         assert (waiting.result().status, waiting.result().body) == (200, "green")
@@ -235,6 +237,14 @@ def test_a_failed_answer_names_its_slot_too(bench, path, status):
     for to in (None, GREEN):
         answer = bench.send(path, to=to)
         assert (answer.status, answer.color) == (status, str(to or BLUE))
+
+
+@pytest.mark.parametrize("path", ["/fail", "/reset"])
+def test_no_failed_request_is_tried_again(bench, path):
+    blue = bench.target("blue")
+    bench.router.apply(weights=all_on(BLUE), targets={BLUE: (blue.address,)})
+    assert bench.send(path).status >= 500
+    assert blue.seen == 1
 
 
 def test_header_for_an_empty_slot_is_not_answered_by_the_other(bench):

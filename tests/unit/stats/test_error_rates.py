@@ -5,9 +5,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from rollout.model.verdict import Outcome
 from rollout.stats.margins import STANDARD, STRICT, Margins
 from rollout.stats.paired import PairedTest
-from rollout.stats.series import Outcome
 
 BUDGET = 400
 SIGMA = np.sqrt(np.log1p(0.08**2))

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from rollout.errors import ConfigError, EvidenceError, InvariantError
+from rollout.model.verdict import Outcome
 from rollout.stats.rates import RateTest, rate_bounds
-from rollout.stats.series import Outcome
 
 
 def run_until_decided(rate, *, rate_max, trials, seed):
