@@ -155,7 +155,7 @@ def _text(path: Path) -> str:
 def _bytes(path: Path) -> bytes:
     """Return the file's bytes, one more than allowed where it is too large."""
     try:
-        with open(_expanded(path), "rb", opener=_open_at_once) as file:  # noqa: PTH123 - Path.open takes no opener
+        with open(_expanded(path), "rb", opener=_open_at_once) as file:
             if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
                 raise ConfigError(f"{path}: not a regular file; write the contents to one")
             return file.read(FILE_BYTES_MAX + 1)

@@ -79,10 +79,10 @@ def forecast(stack: LoadedStack, policy: Policy, prompts: PromptSet, release: Re
 
 def _steps(policy: Policy, prompts: PromptSet, now: Standing, *, history: bool) -> tuple[str, ...]:
     candidate = now.serving.other
-    measure = [
+    measure = (
         f"measure {policy.history.pairs} pairs of {now.release.name} against a second instance of itself in "
         f"{candidate}, in {policy.history.blocks} blocks"
-    ]
+    )
     shifts = [
         f"send {weight}% to {candidate}; judge {policy.shift.pairs_per_step} more pairs, {policy.shift.dwell_s:g} s of "
         "live traffic, and read the weights back"
@@ -90,7 +90,7 @@ def _steps(policy: Policy, prompts: PromptSet, now: Standing, *, history: bool) 
     ]
     approval = ["wait for `rollout approve`"] if policy.approval is Approval.BEFORE_SHIFT else []
     return (
-        *(measure if history else []),
+        *([measure] if history else []),
         f"deploy it in {candidate}, beside {now.release.name} in {now.serving}",
         "read both capability snapshots and compare them",
         f"warm up: {policy.warmup_requests} requests for each of {len(prompts.shapes())} tensor shapes, each colour",
@@ -131,9 +131,12 @@ def _obstacles(stack: LoadedStack, policy: Policy, now: Standing) -> tuple[str, 
 
 def _notes(policy: Policy, prompts: PromptSet) -> tuple[str, ...]:
     gate = policy.latency
+    allowed = (
+        f"allowed: median x{gate.p50_ratio_max:g}, P{100 * gate.tail_quantile:g} of the ratio "
+        f"x{gate.tail_ratio_max:g}, {100 * gate.slow_rate_promote:g}% slower than x{gate.slow_factor:g}; pictures at "
+        f"least {policy.pictures.psnr_db_min:g} dB alike"
+    )
     return (
-        f"allowed: median x{gate.p50_ratio_max:g}, P{100 * gate.tail_quantile:g} of the ratio x{gate.tail_ratio_max:g}, "
-        f"{100 * gate.slow_rate_promote:g}% slower than x{gate.slow_factor:g}; pictures at least "
-        f"{policy.pictures.psnr_db_min:g} dB alike",
+        allowed,
         f"{len(prompts.prompts)} prompts, digest {prompts.digest[:19]}",
     )

@@ -8,8 +8,10 @@ import os
 import platform as host
 import sys
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 from rollout import __version__
 from rollout.canary.driver import CanaryDriver
@@ -22,12 +24,15 @@ from rollout.errors import ConfigError
 from rollout.evidence.baselines import BaselineStore
 from rollout.evidence.inbox import Inbox
 from rollout.evidence.lease import FileLease
+from rollout.model.fence import Fence
 from rollout.model.policy import Policy
 from rollout.model.roles import Address
-from rollout.platforms.interface import Fence, Platform
+from rollout.platforms.interface import Platform
 from rollout.platforms.local import LocalPlatform
 from rollout.routers.envoy import EnvoyRouter
 from rollout.routers.interface import Router
+
+V = TypeVar("V")
 
 PLATFORMS = {"local": LocalPlatform}
 ROUTERS = {"envoy": EnvoyRouter}
@@ -122,7 +127,7 @@ def build_world(
     )
 
 
-def _chosen(table, name: str, what: str):  # noqa: ANN001, ANN202
+def _chosen(table: Mapping[str, V], name: str, what: str) -> V:
     if name not in table:
         raise ConfigError(f"{what} {name!r} is unknown; known: {', '.join(sorted(table))}")
     return table[name]

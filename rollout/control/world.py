@@ -1,5 +1,6 @@
 """Everything outside the controller, as the loop holds it."""
 
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -36,16 +37,8 @@ class Signals(Protocol):
     def received(self) -> str:
         """Name of the signal that asked for a safe end; empty while none did."""
 
-    def interruptible(self) -> "Interruptible":
+    def interruptible(self) -> AbstractContextManager[None]:
         """Let a signal raise `Interrupted` inside the block; elsewhere it only sets `received`."""
-
-
-class Interruptible(Protocol):
-    """A block that a signal may leave."""
-
-    def __enter__(self) -> None: ...
-
-    def __exit__(self, *args: object) -> None: ...
 
 
 class Listener(Protocol):

@@ -21,9 +21,9 @@ from pydantic import ValidationError
 
 from rollout.errors import ConflictError, EvidenceError, InvariantError, UnavailableError
 from rollout.evidence.disk import is_full, make_folder, read_file, remove_file, unavailable, write_file
-from rollout.evidence.lease import Fence
 from rollout.evidence.runs import BALLAST_NAME
 from rollout.model.canonical import canonical_bytes
+from rollout.model.fence import Fence
 from rollout.model.journal import GENESIS, Body, BundleSealed, Record, RunRequested, content_hash, seal
 
 # About a hundred records: a whole rollback and its seal fit in what the ballast gives back.

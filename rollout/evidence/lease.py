@@ -12,11 +12,11 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated, Final, Literal, Protocol, Self
+from typing import Annotated, Final, Literal, Self
 
 from pydantic import Field, ValidationError
 
@@ -33,18 +33,6 @@ _LOCK_WAIT_S = 5.0
 _LOCK_POLL_S = 0.05
 # The file is padded to whole sectors, so that a later lease fits into the place of the one before.
 _SECTOR_SIZE = 512
-
-
-class Fence(Protocol):
-    """Guards a write with the lease; the same shape as the platforms' Fence, which this room may not import."""
-
-    def hold(self) -> AbstractContextManager[int]:
-        """Keep the lease from changing hands while the block runs, and yield its generation.
-
-        Raises:
-            ConflictError: The lease is no longer ours; nothing may be written.
-            UnavailableError: The lease could not be read in time.
-        """
 
 
 class _Lease(Strict):

@@ -8,8 +8,8 @@ from typing import Any
 
 from rollout.errors import EvidenceError, InvariantError
 from rollout.evidence.disk import make_folder, read_file, sync_folder, unavailable, write_file
-from rollout.evidence.lease import Fence
 from rollout.model.canonical import canonical_bytes, digest_bytes
+from rollout.model.fence import Fence
 
 SUFFIXES = (".json", ".png")
 

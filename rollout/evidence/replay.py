@@ -1,4 +1,4 @@
-"""Re-deriving verdicts: the same evidence must give the same verdict, bit for bit, on any machine and without a network."""
+"""Re-deriving verdicts: the same evidence gives the same verdict, bit for bit, on any machine, without a network."""
 
 from dataclasses import dataclass
 from pathlib import Path

@@ -25,8 +25,10 @@ def check(view: View, step: Step) -> None:
             _traffic_follows_proof(view, step)
         case Retire():
             _retired_slot_takes_no_traffic(view, step)
+            _standby_is_kept(view, step)
         case Deploy():
             _incumbent_is_untouched(view, step)
+            _slot_with_traffic_is_not_swapped(view, step)
         case _:
             return
 
@@ -42,8 +44,10 @@ def _traffic_has_ready_endpoints(view: View, step: Shift) -> None:
 
 def _traffic_follows_proof(view: View, step: Shift) -> None:
     run = view.run
-    if run.phase is Phase.ROLLBACK or step.weights.of(run.request.candidate) == 0:
+    if step.weights.of(run.request.candidate) == 0:
         return
+    if run.phase is not Phase.SHIFT:
+        raise InvariantError(f"traffic must not move to the candidate in phase {run.phase}")
     stage = ADMISSION if run.request.kind is RunKind.BOOTSTRAP else CANARY
     given = run.verdicts.get(stage)
     if given is None or given.verdict.outcome is not Outcome.PASS or given.fingerprint != run.fingerprint():
@@ -66,3 +70,16 @@ def _incumbent_is_untouched(view: View, step: Deploy) -> None:
     incumbent = step.slot is view.run.request.incumbent
     if incumbent and (step.purpose != "incumbent" or view.run.phase is not Phase.ROLLBACK):
         raise InvariantError(f"{step.slot} holds the incumbent; only a rollback may restore it")
+
+
+def _slot_with_traffic_is_not_swapped(view: View, step: Deploy) -> None:
+    router = view.inventory.router
+    if step.purpose != "incumbent" and not isinstance(router, Absent) and router.weights.of(step.slot) > 0:
+        raise InvariantError(f"{step.slot} takes traffic and must not be deployed anew")
+
+
+def _standby_is_kept(view: View, step: Retire) -> None:
+    run = view.run
+    until = run.request.standby_until
+    if run.phase is Phase.PREFLIGHT and until is not None and view.now < until:
+        raise InvariantError(f"{step.slot} is the standby of the last promotion and must not be retired before {until}")

@@ -447,7 +447,7 @@ def _alarm(view: View) -> Decision | None:
 
 
 def _stage_with_traffic(run: Run) -> str | None:
-    """Return the stage that live traffic of the candidate belongs to; None where it takes none, or nothing judges it."""
+    """Return the stage that the candidate's live traffic belongs to; None where it takes none, or nobody judges it."""
     if run.request.kind is RunKind.BOOTSTRAP or run.shifted is None:
         return None
     if run.phase is Phase.SOAK:
@@ -465,7 +465,9 @@ def live_window(view: View) -> LiveWindow:
     then, now = shifted.counters.get(candidate), router.counters.get(candidate)
     if then is None or now is None:
         return LiveWindow(completed=0, failed=0)
-    return LiveWindow(completed=max(now.completed - then.completed, 0), failed=max(now.failed - then.failed, 0))
+    failed = max(now.failed - then.failed, 0)
+    # The router counts both in turn, so that a look in between may see the failure only.
+    return LiveWindow(completed=max(now.completed - then.completed, failed), failed=failed)
 
 
 def _began(view: View, stage: str) -> float:

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from rollout.gates.result import result
-from rollout.model.evidence import Pair, SampleStatus
+from rollout.model.evidence import Pair, Sample, SampleStatus
 from rollout.model.policy import ErrorGate
 from rollout.model.verdict import GateResult, Outcome
 from rollout.stats.rates import rate_e_value
@@ -36,3 +36,18 @@ def judge_errors(policy: ErrorGate, pairs: Sequence[Pair], *, alpha: float) -> G
         text = f"{count}{last}; more evidence is needed"
         return result(GATE, Outcome.INCONCLUSIVE, "error_rate_undecided", text, figures)
     return result(GATE, Outcome.PASS, "error_rate_within_margin", count, figures)
+
+
+def judge_requests(policy: ErrorGate, samples: Sequence[Sample], *, alpha: float) -> GateResult:
+    """Judge failed requests to the incumbent alone, for the drift check; the outcomes are those of `judge_errors`."""
+    failed = [one for one in samples if one.status in FAILED]
+    figures = {"requests": len(samples), "requests_failed": len(failed)}
+    if not samples:
+        return result(GATE, Outcome.INCONCLUSIVE, "errors_unmeasured", "no request was sent", figures)
+    last = f": {failed[-1].detail or failed[-1].status}" if failed else ""
+    text = f"{len(failed)} of {len(samples)} requests failed{last}"
+    if rate_e_value(failures=len(failed), trials=len(samples), rate_max=policy.rate_max) >= 1.0 / alpha:
+        return result(GATE, Outcome.BREACH, "error_rate_over_margin", text, figures)
+    if len(failed) > policy.rate_max * len(samples):
+        return result(GATE, Outcome.INCONCLUSIVE, "error_rate_undecided", f"{text}; more evidence is needed", figures)
+    return result(GATE, Outcome.PASS, "error_rate_within_margin", text, figures)

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from rollout.errors import EvidenceError
 from rollout.gates.capabilities import judge_capabilities
 from rollout.gates.drift import judge_drift
-from rollout.gates.errors import judge_errors
+from rollout.gates.errors import judge_errors, judge_requests
 from rollout.gates.latency import LatencyTest, Question
 from rollout.gates.live import judge_live
 from rollout.gates.pictures import judge_pictures
@@ -92,7 +92,7 @@ class Jury:
         baseline: Baseline | None,
         problems: Mapping[str, str],
     ) -> Verdict:
-        """Judge today's latencies and capabilities against those stored at promotion."""
+        """Judge today's errors by the policy, today's latencies and capabilities against those stored at promotion."""
         capabilities = judge_capabilities(
             self._policy.capabilities,
             incumbent=baseline.snapshot if baseline else None,
@@ -103,7 +103,10 @@ class Jury:
             },
             compared=True,
         )
-        return combine("drift", (capabilities, judge_drift(self._policy.latency, baseline, samples)))
+        errors = judge_requests(
+            self._policy.errors, [one.sample for one in samples], alpha=self._policy.latency.false_rollback_rate
+        )
+        return combine("drift", (capabilities, errors, judge_drift(self._policy.latency, baseline, samples)))
 
     def _canary_gates(self, stage: str) -> tuple[GateResult, ...]:
         pairs = self._pairs.get(stage, [])

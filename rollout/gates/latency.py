@@ -1,9 +1,11 @@
 """The latency gate: paired ratios against the margins, decided sequentially."""
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
 
+from rollout.errors import EvidenceError
 from rollout.gates.result import result
 from rollout.model.evidence import Pair
 from rollout.model.policy import LatencyGate
@@ -12,6 +14,13 @@ from rollout.stats.margins import Margins
 from rollout.stats.paired import Estimate, Judgement, PairedTest, Unmeasured
 
 GATE = "latency"
+
+HISTORY_UNFIT = "history_unfit"
+"""Code of the reason that no pair can help: the A/A history cannot be a yardstick for this policy."""
+
+NEVER = 1e-300
+"""False promote rate of a stage that has nothing to promote: its test never ends with PASS, so that a candidate that
+becomes slow late in a long soak is still heard."""
 
 
 def margins_of(policy: LatencyGate) -> Margins:
@@ -24,6 +33,15 @@ def margins_of(policy: LatencyGate) -> Margins:
         slow_rate_rollback=policy.slow_rate_rollback,
         slow_rate_promote=policy.slow_rate_promote,
     )
+
+
+def history_problem(policy: LatencyGate, aa_ratio: tuple[float, ...]) -> str:
+    """Say why ratios of the incumbent against itself cannot be the yardstick of this policy; empty when they can."""
+    try:
+        _paired_test(policy, aa_ratio, Question(must_prove=True, looks=1))
+    except EvidenceError as error:
+        return str(error)
+    return ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,29 +64,27 @@ class LatencyTest:
     def __init__(self, *, policy: LatencyGate, aa_ratio: tuple[float, ...], question: Question) -> None:
         self._policy = policy
         self._question = question
-        self._test = PairedTest(
-            aa_ratio=np.array(aa_ratio),
-            margins=margins_of(policy),
-            alpha=policy.false_rollback_rate / question.looks,
-            beta=policy.false_promote_rate,
-        )
+        self._problem = history_problem(policy, aa_ratio)
+        self._test = None if self._problem else _paired_test(policy, aa_ratio, question)
         self._outcome = Outcome.INCONCLUSIVE
         self._pairs = 0
 
     @property
     def stop_ratio(self) -> float:
         """The multiple of the incumbent's latency beyond which timing the candidate changes no verdict."""
-        return self._test.stop_ratio
+        return math.inf if self._test is None else self._test.stop_ratio
 
     def hear(self, pair: Pair) -> None:
         """Take in the next pair; pairs after the decision change nothing."""
         self._pairs += 1
-        if self._outcome is Outcome.INCONCLUSIVE:
+        if self._test is not None and self._outcome is Outcome.INCONCLUSIVE:
             decided = self._test.update(blue_s=pair.incumbent.latency_s, green_s=pair.candidate.latency_s)
             self._outcome = decided
 
     def result(self) -> GateResult:
         """Say what the pairs so far mean for this stage."""
+        if self._test is None:
+            return result(GATE, Outcome.INCONCLUSIVE, HISTORY_UNFIT, self._problem, {"pairs": self._pairs})
         judgement = self._test.judgement()
         figures = _figures(judgement, self._policy)
         if self._question.must_prove or self._outcome is Outcome.BREACH:
@@ -78,12 +94,20 @@ class LatencyTest:
                 Outcome.INCONCLUSIVE: "latency_undecided",
             }[self._outcome]
             return result(GATE, self._outcome, code, _words(judgement, self._policy), figures)
-        if self._pairs == 0:
-            return result(
-                GATE, Outcome.INCONCLUSIVE, "latency_unmeasured", "no pair was measured in this stage", figures
-            )
+        if judgement.pairs_used == 0:
+            text = f"none of {self._pairs} pairs of this stage has a latency"
+            return result(GATE, Outcome.INCONCLUSIVE, "latency_unmeasured", text, figures)
         text = f"nothing contradicts the canary: {_words(judgement, self._policy)}"
         return result(GATE, Outcome.PASS, "latency_uncontradicted", text, figures)
+
+
+def _paired_test(policy: LatencyGate, aa_ratio: tuple[float, ...], question: Question) -> PairedTest:
+    return PairedTest(
+        aa_ratio=np.array(aa_ratio),
+        margins=margins_of(policy),
+        alpha=policy.false_rollback_rate / question.looks,
+        beta=policy.false_promote_rate if question.must_prove else NEVER,
+    )
 
 
 def _figures(judgement: Judgement, policy: LatencyGate) -> dict[str, float | int | str]:

@@ -1,24 +1,11 @@
 """What the loop needs of a platform."""
 
 from collections.abc import Mapping
-from contextlib import AbstractContextManager
 from typing import Protocol
 
 from rollout.model.inventory import Absent, SlotState
 from rollout.model.release import Release
 from rollout.model.roles import Slot
-
-
-class Fence(Protocol):
-    """Guards a write to the world with the lease."""
-
-    def hold(self) -> AbstractContextManager[int]:
-        """Keep the lease from changing hands while the block runs, and yield its generation.
-
-        Raises:
-            ConflictError: The lease is no longer ours; nothing may be written.
-            UnavailableError: The lease could not be read in time.
-        """
 
 
 class Platform(Protocol):

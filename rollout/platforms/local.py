@@ -17,15 +17,16 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import httpx
 from pydantic import Field, ValidationError
 
+from rollout import processes
 from rollout.errors import ConflictError, RefusedError, UnavailableError
 from rollout.model import wire
 from rollout.model.base import Strict
+from rollout.model.fence import Fence
 from rollout.model.inventory import Absent, Instance, SlotState
 from rollout.model.release import Release
 from rollout.model.roles import Address, Slot
-from rollout.platforms import launch, processes
-from rollout.platforms.interface import Fence
-from rollout.platforms.processes import ProcessIdentity
+from rollout.platforms import launch
+from rollout.processes import ProcessIdentity
 
 if TYPE_CHECKING:
     from subprocess import Popen

@@ -73,7 +73,7 @@ def headline_of(run: Run, ending: Ending, decisive: Verdict | Absent, *, names: 
             return f"promoted {names.get(Role.CANDIDATE, 'the candidate')}{evidence}: {because}"
         case Ending.ROLLBACK_INCOMPLETE:
             stuck = words.printable(run.causes[-1].text) if run.causes else "no reason was recorded"
-            began = f"; it began because of {because}" if len(run.causes) > 1 else ""
+            began = f"; it began with: {because}" if len(run.causes) > 1 else ""
             return f"rollback incomplete, a person is needed: {stuck}{began}"
         case Ending.UNFINISHED:
             so_far = f": {because}" if run.causes else ""

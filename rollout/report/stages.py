@@ -170,7 +170,7 @@ def _note(run: Run, stage: str, outcome: StageOutcome) -> str:
     if outcome is StageOutcome.SKIPPED and stage == HISTORY and run.request.baseline is not None:
         return "a stored history was used"
     if outcome is StageOutcome.SKIPPED:
-        return f"the run was {run.phase.value.replace('_', ' ')} before it" if run.terminal else "not reached yet"
+        return "the run ended before it" if run.terminal else "not reached yet"
     if outcome is StageOutcome.INTERRUPTED:
         return "the run left it without a verdict" if run.terminal else "under way"
     return ""

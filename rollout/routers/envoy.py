@@ -9,18 +9,18 @@ is answered by that version. Endpoints are there before a slot takes traffic, an
 import signal
 import time
 from collections.abc import Mapping
-from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import Protocol
 
+from rollout import processes
 from rollout.errors import ConflictError, InvariantError, RefusedError, UnavailableError
+from rollout.model.fence import Fence
 from rollout.model.inventory import RouterState
 from rollout.model.roles import Address, Slot, Weights
-from rollout.routers import envoy_config, processes
+from rollout.processes import ProcessIdentity
+from rollout.routers import envoy_config
 from rollout.routers.envoy_admin import EnvoyAdmin
 from rollout.routers.envoy_config import Json, Version
 from rollout.routers.envoy_daemon import FILES, ROUTES, EnvoyDaemon
-from rollout.routers.processes import ProcessIdentity
 
 _START_LIMIT_S = 10.0
 """Envoy is ready within a fifth of a second; ten allow for a machine whose processors are all taken."""
@@ -34,18 +34,6 @@ _END_LIMIT_S = 5.0
 _POLL_S = 0.001
 
 _DRAIN_POLL_S = 0.01
-
-
-class Fence(Protocol):
-    """Guards a write to the world with the lease."""
-
-    def hold(self) -> AbstractContextManager[int]:
-        """Keep the lease from changing hands while the block runs, and yield its generation.
-
-        Raises:
-            ConflictError: The lease is no longer ours; nothing may be written.
-            UnavailableError: The lease could not be read in time.
-        """
 
 
 class EnvoyRouter:

@@ -12,11 +12,12 @@ from typing import TYPE_CHECKING
 
 from pydantic import ValidationError
 
+from rollout import processes
 from rollout.errors import ConfigError, RefusedError, UnavailableError
 from rollout.model.roles import Address, Slot
-from rollout.routers import envoy_config, processes
+from rollout.processes import ProcessIdentity
+from rollout.routers import envoy_config
 from rollout.routers.envoy_config import Json, Version
-from rollout.routers.processes import ProcessIdentity
 
 if TYPE_CHECKING:
     from subprocess import Popen

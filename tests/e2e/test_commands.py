@@ -1,0 +1,133 @@
+"""What people do by hand, on a real stack."""
+
+import json
+import os
+import signal
+
+import pytest
+
+from e2e_stack import wait_until
+
+pytestmark = pytest.mark.slow
+
+
+def test_paused_run_waits_and_a_resumed_one_is_promoted(stack):
+    stack.policy["shift"] |= {"dwell_s": 2.0}
+    stack.bootstrap()
+    promote = stack.start("promote", stack.release("good"))
+    wait_until(lambda: stack.weights()["green"] == 50)
+    assert stack.run("pause", "--reason", "lunch").code == 0
+    wait_until(lambda: stack.status()["run"]["paused"])
+    assert stack.run("resume").code == 0
+    out, err = promote.communicate(timeout=120)
+    assert promote.returncode == 0, err
+    assert "lunch" in out
+
+
+def test_shift_waits_for_approval_where_the_policy_asks_for_it(stack):
+    stack.policy["approval"] = "before_shift"
+    stack.bootstrap()
+    promote = stack.start("promote", stack.release("good"))
+    wait_until(lambda: "canary" in stack.status()["run"].get("verdicts", {}))
+    assert stack.weights() == {"blue": 100, "green": 0}
+    assert stack.run("approve").code == 0
+    _, err = promote.communicate(timeout=120)
+    assert promote.returncode == 0, err
+
+
+def test_abort_rolls_back_and_waits_for_it(stack):
+    stack.policy["shift"] |= {"dwell_s": 30.0}
+    stack.bootstrap()
+    promote = stack.start("promote", stack.release("good"))
+    wait_until(lambda: stack.weights()["green"] == 50)
+    assert stack.run("abort", "--reason", "wrong day").code == 0
+    assert stack.weights() == {"blue": 100, "green": 0}
+    out, _ = promote.communicate(timeout=60)
+    assert promote.returncode == 4
+    assert "wrong day" in out
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT], ids=["SIGTERM", "ctrl-c"])
+def test_signal_rolls_back_safely_and_says_so(stack, number):
+    stack.policy["shift"] |= {"dwell_s": 30.0}
+    stack.bootstrap()
+    promote = stack.start("promote", stack.release("good"))
+    wait_until(lambda: stack.weights()["green"] == 50)
+    os.kill(promote.pid, number)
+    _, err = promote.communicate(timeout=60)
+    assert promote.returncode == 4, err
+    assert "rolling back safely" in err
+    assert stack.weights() == {"blue": 100, "green": 0}
+
+
+def test_rollback_after_promotion_returns_to_the_standby_at_once(stack):
+    stack.policy["standby_s"] = 600.0
+    stack.bootstrap()
+    assert stack.run("promote", stack.release("good")).code == 0
+    before = stack.status()["slots"]["blue"]["instances"]
+    ran = stack.run("rollback", "--output", "json")
+    assert ran.code == 0, ran.err
+    assert stack.weights() == {"blue": 100, "green": 0}
+    assert stack.status()["slots"]["blue"]["instances"] == before
+    assert stack.status()["serving"]["release"] == "blue"
+
+
+def test_rollback_stay_restores_a_dead_incumbent(stack):
+    stack.bootstrap()
+    for one in stack.processes():
+        one.kill()
+        one.wait()
+    assert stack.run("promote", stack.release("good")).code == 5
+    ran = stack.run("rollback", "--stay")
+    assert ran.code == 0, ran.err
+    assert stack.status()["slots"]["blue"]["ready"]
+
+
+def test_verify_passes_what_was_promoted_and_finds_what_drifted(stack):
+    stack.policy["latency"] |= {"p50_ratio_max": 1.3}
+    stack.policy["drift"] = {"requests": 60}
+    stack.bootstrap()
+    assert stack.run("promote", stack.release("good")).code == 0
+    weights = stack.weights()
+    ran = stack.run("verify", "--output", "json")
+    assert ran.code == 0, (ran.out, ran.err)
+    slow_down(stack)
+    ran = stack.run("verify", "--output", "json")
+    assert ran.code == 3, (ran.out, ran.err)
+    assert "latency_drifted" in json.dumps(ran.data["reasons"])
+    assert stack.weights() == weights
+
+
+def slow_down(stack):
+    """Make the stored baseline three times faster than the server ever was: today then looks three times slower."""
+    from rollout.evidence.baselines import BaselineStore
+    from rollout.control.standing import standing
+
+    store = BaselineStore(stack.state / "baselines")
+    baseline = store.get(standing(stack.state).release.digest)
+    faster = {prompt: [one / 3.0 for one in values] for prompt, values in baseline.latency_s.items()}
+    store.put(baseline.model_copy(update={"latency_s": faster}))
+
+
+def test_plan_tells_the_steps_and_changes_nothing(stack):
+    stack.bootstrap()
+    before = sorted(str(one) for one in stack.state.rglob("*"))
+    ran = stack.run("plan", stack.release("good"), "--output", "json")
+    assert ran.code == 0, ran.err
+    assert any("50%" in step for step in ran.data["steps"])
+    assert sorted(str(one) for one in stack.state.rglob("*")) == before
+
+
+def test_history_watch_diff_compare_and_snapshot_tell_what_there_is(stack):
+    stack.policy["standby_s"] = 600.0
+    stack.bootstrap()
+    assert stack.run("promote", stack.release("good")).code == 0
+    runs = stack.run("history", "--output", "json").data["runs"]
+    assert [one["outcome"] for one in runs] == ["promoted", "promoted"]
+    assert "no run is under way" in stack.run("watch").out
+    slots = stack.status()["slots"]
+    blue, green = (slots[slot]["instances"][0]["address"] for slot in ("blue", "green"))
+    assert stack.run("snapshot", blue).data["schema"] == "rollout.snapshot/v1"
+    assert stack.run("diff", blue, green, "--output", "json").data == {"differences": []}
+    ran = stack.run("compare", blue, green, "--policy", "policy.yaml", "--prompts", "prompts.yaml", "--output", "json")
+    assert ran.code == 0, (ran.out, ran.err)
