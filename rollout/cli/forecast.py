@@ -6,8 +6,7 @@ from typing import TYPE_CHECKING, Any
 from rollout.cli.exits import Exit
 from rollout.cli.files import LoadedStack
 from rollout.cli.wiring import build_lease, build_platform, build_router
-from rollout.control.open_run import left_over
-from rollout.control.standing import Standing, standing
+from rollout.control.standing import Standing, left_over, standing
 from rollout.errors import ConfigError, UnavailableError
 from rollout.evidence.baselines import BaselineStore
 from rollout.model.inventory import Absent, SlotState

@@ -73,11 +73,11 @@ def console(*, stderr: bool = False) -> "Console":
     return Console(stderr=stderr, width=wide, highlight=False, soft_wrap=wide is not None)
 
 
-def listener(output: str) -> "Listener":
+def listener(output: str, policy: "Policy | None" = None) -> "Listener":
     """Return who shows progress: a live view on a terminal, plain lines in a pipe; on stderr beside JSON."""
     from rollout.cli.progress import PlainListener, TerminalListener
 
     aside = output == "json"
     if (sys.stderr if aside else sys.stdout).isatty():
-        return TerminalListener(console(stderr=aside))
-    return PlainListener(lambda line: click.echo(line, err=aside))
+        return TerminalListener(console(stderr=aside), policy=policy)
+    return PlainListener(lambda line: click.echo(line, err=aside), policy=policy)

@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Self
 
-from rollout.flow.run import Run
+from rollout.flow.run import DRIFT, Run
 from rollout.gates.latency import GATE as LATENCY
 from rollout.model.inventory import Absent
 from rollout.model.journal import PairMeasured, Record, SampleMeasured
@@ -17,15 +17,15 @@ from rollout.model.policy import Policy
 from rollout.model.roles import Weights
 from rollout.model.verdict import GateResult, Reason
 from rollout.report import words
-from rollout.report.figures import Estimate, estimate, gate_of, number
+from rollout.report.figures import Estimate, estimate, gate_of
 from rollout.report.story import (
     Line,
     Tone,
     budget_of,
     is_told,
-    promote_evidence,
     same_wait,
     stage_of,
+    standing_evidence,
     tell,
     tell_measured,
 )
@@ -45,6 +45,8 @@ FULL_COLUMNS = 72
 GAUGE_COLUMNS_MAX = 48
 GAUGE_COLUMNS_MIN = 8
 BAR_COLUMNS_MAX = 24
+BESIDE_BAR_COLUMNS = 19
+"""Room for ` blue 90 green 10` and for ` 120/200 (shift-10)`."""
 
 AXIS_MARGINS = 3.0
 """A gauge reaches this many times the margin to either side, on a log scale: the margin stands at two thirds."""
@@ -263,7 +265,7 @@ class Frame:
         return found if isinstance(gate, Absent) else found + self._measured(gate)
 
     def _counted(self, run: Run, stage: str) -> tuple[str, str]:
-        label, done = ("requests", len(run.samples)) if stage == "drift" else ("pairs", len(run.pairs.get(stage, ())))
+        label, done = ("requests", len(run.samples)) if stage == DRIFT else ("pairs", len(run.pairs.get(stage, ())))
         if self._policy is None:
             return label, f"{done} ({stage})"
         budget = max(budget_of(self._policy, run, stage), 1)
@@ -276,12 +278,9 @@ class Frame:
             one = estimate(gate.figures, name)
             if isinstance(one, Estimate):
                 found.append((label, self._gauged(one), _style_of(one)))
-        against, needed = number(gate.figures, "e_rollback"), number(gate.figures, "e_rollback_needed")
-        proof, wanted = promote_evidence(gate.figures), number(gate.figures, "e_promote_needed")
         told = [
-            f"{name} {words.evidence(value)}/{words.evidence(most)}"
-            for name, value, most in (("against", against, needed), ("for", proof, wanted))
-            if not isinstance(value, Absent) and not isinstance(most, Absent)
+            f"{name} {words.evidence(value)}/{words.evidence(needed)}"
+            for name, value, needed in standing_evidence(gate.figures)
         ]
         return [*found, ("evidence", ", ".join(told), "")] if told else found
 
@@ -297,19 +296,20 @@ class Frame:
         return f"{gauge(one, columns=min(room, GAUGE_COLUMNS_MAX), plain=self._plain)} {told}"
 
     def _bar_columns(self) -> int:
-        return max(min((self._columns - LABEL_COLUMNS) // 2, BAR_COLUMNS_MAX), 1)
+        return max(min(self._columns - LABEL_COLUMNS - BESIDE_BAR_COLUMNS, BAR_COLUMNS_MAX), 1)
 
 
 def gauge(one: Estimate, *, columns: int, plain: bool) -> str:
     """Draw an interval on a log axis with parity in the middle and the margin at two thirds.
 
     Args:
-        one: The estimate; where no margin is known the axis reaches to one eighth and to eight.
+        one: The estimate; where no margin above 1 is known the axis reaches from one eighth to eight.
         columns: Width of the drawing, at least 1.
         plain: Draw with ASCII only.
     """
     blank, bar, point, margin, left, right = ".=o|<>" if plain else "\u00b7\u2501\u25cf\u2503\u25c0\u25b6"
-    allowed = 2.0 if isinstance(one.allowed, Absent) else one.allowed
+    known = not isinstance(one.allowed, Absent) and 1.0 < one.allowed < math.inf
+    allowed = one.allowed if known and not isinstance(one.allowed, Absent) else 2.0
     reach = AXIS_MARGINS * math.log(allowed)
 
     def place(ratio: float) -> int:
@@ -322,8 +322,8 @@ def gauge(one: Estimate, *, columns: int, plain: bool) -> str:
         cells[0] = left
     if one.upper > math.exp(reach):
         cells[-1] = right
-    if not isinstance(one.allowed, Absent):
-        cells[place(one.allowed)] = margin
+    if known:
+        cells[place(allowed)] = margin
     cells[place(one.value)] = point
     return "".join(cells)
 
@@ -350,7 +350,7 @@ def encodable(text: str, encoding: str) -> str:
 
 
 def _stage(body: PairMeasured | SampleMeasured) -> str:
-    return body.pair.stage if isinstance(body, PairMeasured) else "drift"
+    return body.pair.stage if isinstance(body, PairMeasured) else DRIFT
 
 
 def _bar(share: float, *, columns: int, plain: bool) -> str:

@@ -4,13 +4,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from rollout.control.execute import protocol_of
-from rollout.control.standing import Standing, load_run, standing
+from rollout.control.standing import Standing, standing
 from rollout.control.world import World
 from rollout.errors import ConfigError, EvidenceError, PlatformError
 from rollout.evidence.dossier import Dossier, open_dossier
 from rollout.evidence.journal import Journal
 from rollout.evidence.objects import ObjectStore
-from rollout.evidence.runs import name_run, run_folder, run_ids
+from rollout.evidence.runs import name_run, run_folder
 from rollout.flow.run import Run
 from rollout.model.canonical import digest_json
 from rollout.model.evidence import Baseline
@@ -48,19 +48,6 @@ class OpenRun:
     journal: Journal
     dossier: Dossier
     resumed: bool
-
-
-def left_over(state: Path) -> Run | None:
-    """Return the newest run if it is not sealed: unfinished, or ended by a crash before its bundle was sealed.
-
-    Raises:
-        EvidenceError: Its journal is damaged.
-    """
-    newest = next(iter(run_ids(state)), None)
-    if newest is None:
-        return None
-    run = load_run(state, newest)
-    return None if run.sealed else run
 
 
 def resume(state: Path, run: Run, world: World) -> OpenRun:

@@ -4,14 +4,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from rollout.control.loop import Loop
-from rollout.control.open_run import OpenRun, Wish, begin, left_over, resume, same_wish
+from rollout.control.open_run import OpenRun, Wish, begin, resume, same_wish
+from rollout.control.standing import left_over
 from rollout.control.world import World
 from rollout.errors import ConfigError, ConflictError
 from rollout.evidence.bundle import seal_bundle
 from rollout.evidence.runs import run_folder
 from rollout.flow.run import Run
 from rollout.model.journal import Record
-from rollout.model.roles import Role
 from rollout.report.junit import junit_xml
 from rollout.report.markdown import markdown
 from rollout.report.summary import Summary, summarise
@@ -71,11 +71,8 @@ def carry_on(state: Path, world: World) -> Ended:
 
 def _finish(state: Path, opened: OpenRun, world: World) -> Ended:
     run = Loop(world=world, dossier=opened.dossier, journal=opened.journal).drive()
-    names = {Role.CANDIDATE: opened.dossier.release.name}
-    if opened.dossier.incumbent_release is not None:
-        names[Role.INCUMBENT] = opened.dossier.incumbent_release.name
     records = opened.journal.records
-    summary = summarise(run, records, names=names)
+    summary = summarise(run, records, names=opened.dossier.names)
     if not opened.journal.sealed:
         derived = {"summary.md": markdown(summary).encode(), "junit.xml": junit_xml(summary)}
         seal_bundle(opened.journal, derived, at=world.clock.now())

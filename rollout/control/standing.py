@@ -58,6 +58,19 @@ def load_run(state: Path, run_id: str) -> Run:
     return fold(read_journal(run_folder(state, run_id).journal, tolerate_torn=True))
 
 
+def left_over(state: Path) -> Run | None:
+    """Return the newest run if it is not sealed: unfinished, or ended by a crash before its bundle was sealed.
+
+    Raises:
+        EvidenceError: Its journal is damaged.
+    """
+    newest = next(iter(run_ids(state)), None)
+    if newest is None:
+        return None
+    run = load_run(state, newest)
+    return None if run.sealed else run
+
+
 def _standing(state: Path, run: Run) -> Standing | Absent:
     promoted = run.phase is Phase.PROMOTED
     request = run.request

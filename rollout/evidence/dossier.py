@@ -1,5 +1,6 @@
 """A run's inputs, read back from its own bundle: later edits of files change nothing about a run that has begun."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from pydantic import ValidationError
@@ -27,6 +28,12 @@ class Dossier:
     prompts: PromptSet
     release: Release
     incumbent_release: Release | None
+
+    @property
+    def names(self) -> Mapping[Role, str]:
+        """The releases' names, for people."""
+        known = {Role.CANDIDATE: self.release.name}
+        return known if self.incumbent_release is None else known | {Role.INCUMBENT: self.incumbent_release.name}
 
     def baseline(self, digest: str) -> Baseline:
         """Return a baseline of the bundle.

@@ -4,6 +4,7 @@ import re
 from collections.abc import Iterable, Sequence
 
 from rollout.model.inventory import Absent
+from rollout.model.journal import RunKind
 from rollout.report import words
 from rollout.report.figures import Estimate
 from rollout.report.headline import is_wanted
@@ -75,7 +76,7 @@ def _stages(summary: Summary) -> Iterable[str]:
     head = (
         "stage",
         "outcome",
-        "pairs",
+        "requests" if summary.kind is RunKind.VERIFY else "pairs",
         "median ratio",
         "tail ratio",
         f"median, {both}",

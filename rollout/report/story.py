@@ -35,6 +35,7 @@ from rollout.model.journal import (
     WarmedUp,
 )
 from rollout.model.policy import Policy
+from rollout.model.roles import Role
 from rollout.model.verdict import Outcome, Reason, Verdict
 from rollout.report import words
 from rollout.report.figures import Estimate, Figures, estimate, gate_of, number
@@ -80,8 +81,7 @@ def tell(record: Record, run: Run) -> tuple[Line, ...]:  # noqa: C901, PLR0911, 
         case SnapshotsRead() as body:
             return _snapshots(body)
         case WarmedUp() as body:
-            tone = Tone.WARNING if body.failed else Tone.PLAIN
-            return _line(f"{body.role} warmed up: {body.requests} requests, {body.failed} failed", tone)
+            return _warmed(body, run)
         case PairMeasured() as body:
             return _unusual(body.pair)
         case SampleMeasured() as body:
@@ -165,11 +165,24 @@ def budget_of(policy: Policy, run: Run, stage: str) -> int:
     return budgets.get(stage, policy.shift.pairs_per_step)
 
 
-def promote_evidence(figures: Figures) -> float | Absent:
-    """Return the evidence for promotion: that of the weakest of the three paired gates, at its best."""
-    found = [number(figures, f"{name}_e_promote_max") for name in ("median", "tail", "slow")]
-    numbers = [one for one in found if not isinstance(one, Absent)]
-    return min(numbers) if len(numbers) == len(found) else Absent(reason="a gate gave no evidence")
+def standing_evidence(figures: Figures) -> tuple[tuple[str, float, float], ...]:
+    """Return the e-values of a latency gate as name, value and what is needed.
+
+    That for promotion is the weakest of the three paired gates, at its best; it is left out in a stage that need not
+    prove anything again, where what is needed is out of reach.
+    """
+    found: list[tuple[str, float | Absent, float | Absent]] = [
+        ("against", number(figures, "e_rollback"), number(figures, "e_rollback_needed"))
+    ]
+    proofs = [number(figures, f"{name}_e_promote_max") for name in ("median", "tail", "slow")]
+    numbers = [one for one in proofs if not isinstance(one, Absent)]
+    if len(numbers) == len(proofs):
+        found.append(("for", min(numbers), number(figures, "e_promote_needed")))
+    return tuple(
+        (name, value, needed)
+        for name, value, needed in found
+        if not isinstance(value, Absent) and not isinstance(needed, Absent) and needed <= words.EVIDENCE_SHOWN_MAX
+    )
 
 
 def same_wait(one: Reason, other: Reason | None) -> bool:
@@ -212,7 +225,9 @@ def _entered(body: PhaseEntered, run: Run) -> tuple[Line, ...]:
     }.get(body.phase, Tone.PLAIN)
     name = body.phase.value.replace("_", " ")
     said = name.upper() if body.phase in TERMINAL else f"phase {name}"
-    return (*_line(f"{said} ({body.event.value.replace('_', ' ')})", tone), *_because(body.reasons, tone))
+    known = any(set(body.reasons) <= set(one.verdict.reasons()) for one in run.verdicts.values())
+    because = () if known else _because(body.reasons, tone)
+    return (*_line(f"{said} ({body.event.value.replace('_', ' ')})", tone), *because)
 
 
 def _because(reasons: tuple[Reason, ...], tone: Tone) -> tuple[Line, ...]:
@@ -225,6 +240,13 @@ def _deployed(body: Deployed) -> str:
     if body.purpose == "twin":
         return f"second instance of the incumbent started in {body.slot}, block {body.block + 1} ({instances})"
     return f"{body.purpose} started in {body.slot} ({instances})"
+
+
+def _warmed(body: WarmedUp, run: Run) -> tuple[Line, ...]:
+    twin = body.role is Role.CANDIDATE and run.phase is Phase.HISTORY
+    name = "second instance" if twin else body.role.value
+    tone = Tone.WARNING if body.failed else Tone.PLAIN
+    return _line(f"{name} warmed up: {body.requests} requests, {body.failed} failed", tone)
 
 
 def _snapshots(body: SnapshotsRead) -> tuple[Line, ...]:
@@ -265,10 +287,8 @@ def _standing(figures: Figures) -> str:
     if isinstance(median, Estimate):
         allowed = "" if isinstance(median.allowed, Absent) else f" of {words.ratio(median.allowed)} allowed"
         told += f"; median {words.interval(median.value, lower=median.lower, upper=median.upper)}{allowed}"
-    against, needed = number(figures, "e_rollback"), number(figures, "e_rollback_needed")
-    if not isinstance(against, Absent) and not isinstance(needed, Absent):
-        told += f"; evidence against {words.evidence(against)} of {words.evidence(needed)}"
-    proof, wanted = promote_evidence(figures), number(figures, "e_promote_needed")
-    if not isinstance(proof, Absent) and not isinstance(wanted, Absent):
-        told += f", for {words.evidence(proof)} of {words.evidence(wanted)}"
+    evidence = standing_evidence(figures)
+    if evidence:
+        parts = (f"{name} {words.evidence(value)} of {words.evidence(needed)}" for name, value, needed in evidence)
+        told += f"; evidence {', '.join(parts)}"
     return told

@@ -160,6 +160,12 @@ def _differences(run: Run) -> tuple[str, ...]:
 def _stack(run: Run, role: Role, names: Mapping[Role, str]) -> Stack:
     digest = run.request.incumbent_release if role is Role.INCUMBENT else run.request.release
     nothing = Absent(reason="nothing ran before the first stack")
+    alone = (
+        run.request.kind in {RunKind.VERIFY, RunKind.ROLLBACK} and run.request.release == run.request.incumbent_release
+    )
+    if alone and role is Role.CANDIDATE:
+        nobody = Absent(reason="this run has no candidate")
+        return Stack(role=role, slot=run.slot(role), release=nobody, digest=nobody)
     if digest is None:
         return Stack(role=role, slot=run.slot(role), release=nothing, digest=nothing)
     release = names[role] if role in names else Absent(reason="its name is not known")

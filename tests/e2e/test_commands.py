@@ -123,7 +123,7 @@ def test_history_watch_diff_compare_and_snapshot_tell_what_there_is(stack):
     stack.bootstrap()
     assert stack.run("promote", stack.release("good")).code == 0
     runs = stack.run("history", "--output", "json").data["runs"]
-    assert [one["outcome"] for one in runs] == ["promoted", "promoted"]
+    assert [one["ending"] for one in runs] == ["promoted", "promoted"]
     assert "no run is under way" in stack.run("watch").out
     slots = stack.status()["slots"]
     blue, green = (slots[slot]["instances"][0]["address"] for slot in ("blue", "green"))

@@ -15,7 +15,7 @@ def test_good_candidate_is_promoted_and_no_user_notices(stack):
     with Users(stack.router) as users:
         ran = stack.run("promote", stack.release("good"), "--output", "json")
     assert ran.code == 0, ran.err
-    assert ran.data["outcome"] == "promoted"
+    assert ran.data["ending"] == "promoted"
     assert stack.weights() == {"blue": 0, "green": 100}
     assert users.failures == []
     assert {color for _, color, _ in users.answers} == {"blue", "green"}
@@ -26,7 +26,7 @@ def test_slow_candidate_is_rolled_back_with_its_cause_named_and_no_user_notices(
     with Users(stack.router) as users:
         ran = stack.run("promote", stack.release("slow", "--session", "per-request"), "--output", "json")
     assert ran.code == 3, ran.err
-    assert ran.data["outcome"] == "rolled back"
+    assert ran.data["ending"] == "rolled back"
     assert "latency_over_margin" in json.dumps(ran.data["reasons"])
     assert "runtime.ort.session_lifetime" in json.dumps(ran.data)
     assert stack.weights() == {"blue": 100, "green": 0}
@@ -67,7 +67,7 @@ def test_bundle_copied_elsewhere_gives_the_same_verdicts_and_a_changed_byte_is_f
     shutil.copytree(ran.data["bundle"], copy)
     told = stack.run("explain", copy, "--output", "json")
     assert told.code == 0, told.err
-    assert told.data["outcome"] == ran.data["outcome"]
+    assert told.data["ending"] == ran.data["ending"]
     assert told.data["reasons"] == ran.data["reasons"]
     assert told.data["replayed"]["judgements"] > 0
     for path in [copy / "journal.jsonl", copy / "summary.md", next((copy / "objects").glob("*.png"))]:

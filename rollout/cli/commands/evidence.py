@@ -29,16 +29,12 @@ def explain(run: str, state: Path | None, stack_path: Path, output: str) -> int:
     """
     from rollout.cli.render import render_summary
     from rollout.evidence.replay import replay
-    from rollout.model.roles import Role
     from rollout.report.as_json import to_json
     from rollout.report.summary import summarise
 
     folder = find_bundle(run, state, stack_path)
     told = replay(folder, unfinished_ok=True)
-    names = {Role.CANDIDATE: told.dossier.release.name}
-    if told.dossier.incumbent_release is not None:
-        names[Role.INCUMBENT] = told.dossier.incumbent_release.name
-    summary = summarise(told.run, told.records, names=names)
+    summary = summarise(told.run, told.records, names=told.dossier.names)
     if output == "json":
         replayed = {"records": len(told.records), "judgements": told.judgements, "verdicts": len(told.verdicts)}
         click.echo(json.dumps(to_json(summary) | {"replayed": replayed, "sealed": told.sealed}, indent=2))

@@ -26,7 +26,7 @@ def status(stack_path: Path, policy_path: Path | None, output: str) -> int:
     if output == "json":
         click.echo(json.dumps(seen.to_json(), indent=2))
     else:
-        render_status(console(), seen)
+        render_status(console(), seen.status())
     return 0
 
 
@@ -53,12 +53,12 @@ def history(limit: int, stack_path: Path, output: str) -> int:
 @stack_option
 def watch(once: bool, stack_path: Path) -> int:  # noqa: FBT001 - click passes flags
     """Follow the current run until it ends; only reads, so any number of people can watch."""
-    from rollout.control.open_run import left_over
+    from rollout.control.standing import left_over
     from rollout.evidence.journal import read_journal
     from rollout.evidence.runs import run_folder, run_ids
     from rollout.flow.run import advance, begin
 
-    stack, _ = load(stack_path, None)
+    stack, policy = load(stack_path, None)
     newest = left_over(stack.state)
     known = run_ids(stack.state)
     if newest is None:
@@ -66,7 +66,7 @@ def watch(once: bool, stack_path: Path) -> int:  # noqa: FBT001 - click passes f
         return 0
     path = run_folder(stack.state, newest.request.run_id).journal
     shown, run = 0, None
-    with closing(listener("text")) as watcher:
+    with closing(listener("text", policy)) as watcher:
         while True:
             for record in read_journal(path, tolerate_torn=True)[shown:]:
                 run = begin(record) if run is None else advance(run, record)

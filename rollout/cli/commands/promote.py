@@ -63,7 +63,7 @@ def rollback(stay: bool, stack_path: Path, policy_path: Path | None, output: str
 
     Exit codes: 0 rolled back, 2 there is nothing to go back to, 5 platform, 7 incomplete: a person is needed.
     """
-    from rollout.control.open_run import left_over
+    from rollout.control.standing import left_over
     from rollout.model.journal import RunKind
 
     stack, _ = load(stack_path, policy_path)
@@ -121,7 +121,7 @@ def _carry_out(
         requested_by=who(),
         environment=environment(),
     )
-    signals, watcher = ProcessSignals(), listener(output)
+    signals, watcher = ProcessSignals(), listener(output, policy)
     signals.install()
     moves_traffic = kind is not RunKind.VERIFY
     with closing(watcher):

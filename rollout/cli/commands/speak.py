@@ -67,7 +67,7 @@ def end_run(stack_path: Path, policy_path: Path | None, reason: str, output: str
 
     stack, policy = load(stack_path, policy_path)
     run_id = _post("abort", reason, stack.state)
-    signals, watcher = ProcessSignals(), listener(output)
+    signals, watcher = ProcessSignals(), listener(output, policy)
     world = build_world(stack, policy, signals=signals, listener=watcher, moves_traffic=True)
     deadline = time.monotonic() + 3 * policy.deadlines.request_s + policy.deadlines.rollback_s
     while time.monotonic() < deadline:
@@ -118,7 +118,7 @@ def _say(word: str, reason: str, stack_path: Path) -> int:
 
 def _post(word: str, reason: str, state: Path) -> str:
     from rollout.cli.wiring import who
-    from rollout.control.open_run import left_over
+    from rollout.control.standing import left_over
     from rollout.errors import ConfigError
     from rollout.evidence.inbox import Inbox
     from rollout.model.journal import CommandKind

@@ -242,12 +242,11 @@ def test_a_wrong_value_is_said_with_its_line_its_key_and_what_is_allowed(folder,
 
 
 def test_all_faults_are_listed_in_the_order_of_the_file(folder):
-    text = _swapped(POLICY, "pairs: 300", "pairs: 3").replace("approval: none", "aproval: none")
-    text = text.replace("  slow_factor: 2\n", "")
-    assert _refusal(load_policy, _write(folder, text)) == [
-        "x.yaml:3:1: latency.slow_factor: missing; it must be a number above 1 and at most 100",
-        "x.yaml:13:11: history.pairs: must be a whole number of at least 20 and at most 10000 (got 3)",
-        "x.yaml:27:1: aproval: unknown key; did you mean approval?",
+    text = _swapped(POLICY, "pairs: 300", "pairs: 3").replace("approval: none\n", "").replace("  slow_factor: 2\n", "")
+    assert _refusal(load_policy, _write(folder, "aproval: none\n" + text)) == [
+        "x.yaml:1:1: aproval: unknown key; did you mean approval?",
+        "x.yaml:4:1: latency.slow_factor: missing; it must be a number above 1 and at most 100",
+        "x.yaml:14:11: history.pairs: must be a whole number of at least 20 and at most 10000 (got 3)",
     ]
 
 
@@ -305,9 +304,7 @@ def test_an_odd_key_stands_in_brackets(folder):
 
 
 def test_quoted_and_multi_line_text_is_taken_as_it_is(folder):
-    path = _write(
-        folder, RELEASE + "  A: \"off\"\n  B: '0777'\n  C: |\n    1:30\n  D: a: b\n".replace("D: a: b", "D: a b")
-    )
+    path = _write(folder, RELEASE + "  A: \"off\"\n  B: '0777'\n  C: |\n    1:30\n")
     assert load_release(path).env == {"RELEASE": "2026-11-a", "A": "off", "B": "0777", "C": "1:30\n"}
 
 

@@ -114,7 +114,7 @@ class Book:
                 candidate=Slot.BLUE if first else Slot.GREEN,
                 policy=digest(1),
                 prompts=digest(2),
-                release=digest(3),
+                release=digest(4) if kind is RunKind.VERIFY else digest(3),
                 incumbent_release=None if first else digest(4),
                 baseline=baseline,
                 standby_until=None,
