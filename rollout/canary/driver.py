@@ -9,7 +9,6 @@ from rollout.canary.interface import Answer, ServingProtocol, Target
 from rollout.canary.pictures import Picture, PictureComparer
 from rollout.errors import InvariantError
 from rollout.model.evidence import Pair, Sample, SampleStatus
-from rollout.model.inventory import Absent
 from rollout.model.policy import LatencyMeasure
 from rollout.model.prompts import Prompt, PromptSet
 from rollout.model.roles import Address, Role
@@ -24,30 +23,6 @@ class WarmUpCount:
 
     sent: int
     failed: int
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Overhead:
-    """Time of requests that is not the server's own: network, HTTP and this client, in milliseconds."""
-
-    p50_ms: float
-    p95_ms: float
-    requests: int
-
-
-def overhead_ms(pairs: Iterable[Pair]) -> Overhead | Absent:
-    """Return wall time less the total that the server declares, over the answered requests of these pairs.
-
-    Returns:
-        Median and 95th percentile (nearest rank); Absent when no answer declares a total.
-    """
-    samples = [one for pair in pairs for one in (pair.incumbent, pair.candidate)]
-    over = sorted(
-        1000.0 * (one.wall_s - one.server_s) for one in samples if one.status is SampleStatus.OK and one.server_s > 0.0
-    )
-    if not over:
-        return Absent(reason="no answer declares a total in Server-Timing")
-    return Overhead(p50_ms=_nearest_rank(over, 0.50), p95_ms=_nearest_rank(over, 0.95), requests=len(over))
 
 
 class CanaryDriver:
@@ -212,7 +187,3 @@ def _pictures(answer: Answer) -> list[Picture]:
     return [
         Picture(digest=digest, data=data) for digest, data in zip(answer.sample.pictures, answer.pictures, strict=True)
     ]
-
-
-def _nearest_rank(ordered: list[float], q: float) -> float:
-    return ordered[max(math.ceil(q * len(ordered)) - 1, 0)]

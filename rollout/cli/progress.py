@@ -10,7 +10,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Self
 
 from rollout.flow.run import DRIFT, Run
-from rollout.gates.latency import GATE as LATENCY
+from rollout.gates.names import LATENCY
 from rollout.model.inventory import Absent
 from rollout.model.journal import PairMeasured, Record, SampleMeasured
 from rollout.model.policy import Policy

@@ -248,8 +248,8 @@ class _Page:
         table = Table(box=ruled, pad_edge=False, padding=(0, 2, 0, 0), show_edge=False)
         widest = max((len(row[key]) for row in rows), default=0)
         for place, one in enumerate(head):
-            least = min(widest, KEY_COLUMNS_MAX) if place == key else None
-            table.add_column(self._text(one, ""), overflow="fold", min_width=least)
+            whole = place == key and widest <= KEY_COLUMNS_MAX
+            table.add_column(self._text(one, ""), overflow="fold", no_wrap=whole)
         for number, row in enumerate(rows):
             table.add_row(*(self._text(cell, "") for cell in row), style=styles[number] if styles else None)
         self._apart(below_table=True)

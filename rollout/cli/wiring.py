@@ -1,6 +1,7 @@
 """The only composition root: a stack file becomes the parts that the loop acts on.
 
-A variant is chosen by an explicit table; an unknown name is an error, never a default.
+A variant is chosen by an explicit table; an unknown name is an error, never a default. What only the loop needs is
+imported where it is built, so that looking at a stack starts quickly.
 """
 
 import getpass
@@ -11,18 +12,11 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from rollout import __version__
-from rollout.canary.driver import CanaryDriver
-from rollout.canary.interface import ServingProtocol
-from rollout.canary.openai_images import OpenAIImages
 from rollout.cli.files import LoadedStack
-from rollout.cli.signals import ProcessSignals
-from rollout.control.world import Listener, World
 from rollout.errors import ConfigError
-from rollout.evidence.baselines import BaselineStore
-from rollout.evidence.inbox import Inbox
 from rollout.evidence.lease import FileLease
 from rollout.model.fence import Fence
 from rollout.model.policy import Policy
@@ -32,11 +26,15 @@ from rollout.platforms.local import LocalPlatform
 from rollout.routers.envoy import EnvoyRouter
 from rollout.routers.interface import Router
 
+if TYPE_CHECKING:
+    from rollout.canary.interface import ServingProtocol
+    from rollout.cli.signals import ProcessSignals
+    from rollout.control.world import Listener, World
+
 V = TypeVar("V")
 
 PLATFORMS = {"local": LocalPlatform}
 ROUTERS = {"envoy": EnvoyRouter}
-PROTOCOLS = {"openai-images": OpenAIImages}
 
 LEASE_MARGIN_S = 60.0
 """A lease outlives the longest step (two requests, or a server's grace) by this much."""
@@ -92,14 +90,16 @@ def build_router(stack: LoadedStack, fence: Fence) -> Router:
     return chosen(stack.state, fence, listen=listen, request_timeout_s=spec.request_timeout_s)
 
 
-def build_protocol(stack: LoadedStack) -> ServingProtocol:
+def build_protocol(stack: LoadedStack) -> "ServingProtocol":
     """Return the protocol that a stack's servers speak."""
-    return _chosen(PROTOCOLS, stack.stack.protocol, "protocol")()
+    from rollout.canary.openai_images import OpenAIImages
+
+    return _chosen({"openai-images": OpenAIImages}, stack.stack.protocol, "protocol")()
 
 
 def build_world(
-    stack: LoadedStack, policy: Policy, *, signals: ProcessSignals, listener: Listener, moves_traffic: bool
-) -> World:
+    stack: LoadedStack, policy: Policy, *, signals: "ProcessSignals", listener: "Listener", moves_traffic: bool
+) -> "World":
     """Wire a stack.
 
     Args:
@@ -109,6 +109,11 @@ def build_world(
         listener: Who watches.
         moves_traffic: False for `verify`, which then has no router at all.
     """
+    from rollout.canary.driver import CanaryDriver
+    from rollout.control.world import World
+    from rollout.evidence.baselines import BaselineStore
+    from rollout.evidence.inbox import Inbox
+
     stack.state.mkdir(parents=True, exist_ok=True)
     lease = build_lease(stack, policy)
     protocol = build_protocol(stack)

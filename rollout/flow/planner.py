@@ -409,20 +409,31 @@ def _watch(view: View, stage: str, *, onward: Event, pairs: int, seconds: float)
     alarm = _alarm(view)
     if alarm is not None:
         return alarm
-    window = live_window(view)
     done, state = len(run.pairs.get(stage, ())), view.slot(Role.CANDIDATE)
     ready = isinstance(state, SlotState) and state.ready
     if not ready and done >= pairs + UNREADY_PAIRS_MAX:
         return _enter(Event.BREACHED, "candidate_not_ready", f"the candidate is not ready: {_detail(state)}")
-    if done < pairs or not ready:
+    judged = run.judged.get(stage)
+    open_ = judged is not None and judged.outcome is Outcome.INCONCLUSIVE and done < view.policy.latency.pairs_max
+    if done < pairs or not ready or open_:
         return _pair(view, stage, done)
     began = _began(view, stage)
     if view.now - began < seconds:
         return _wait("dwell", f"{stage}: {began + seconds - view.now:.0f} s left", seconds=min(POLL_S, seconds))
-    if window.completed < view.policy.live.requests_min and view.now - began < view.policy.deadlines.hold_s:
-        text = f"{stage}: {window.completed} of {view.policy.live.requests_min} live requests seen"
-        return _wait("live_requests", text)
-    if run.live_at.get(stage, began) < began + seconds or stage not in run.live:
+    return _read_live(view, stage, due=began + seconds, give_up=began + view.policy.deadlines.hold_s)
+
+
+def _read_live(view: View, stage: str, *, due: float, give_up: float) -> Decision:
+    """Conclude on live requests read when the stage's time is up; while they do not suffice, wait for more of them."""
+    run, policy = view.run, view.policy.live
+    recorded = run.live.get(stage)
+    fresh = recorded is not None and run.live_at[stage] >= due
+    if fresh and judge_live(policy, recorded).outcome is Outcome.PASS:
+        return Conclude(stage=stage)
+    now = judge_live(policy, live_window(view))
+    if now.outcome is not Outcome.PASS and view.now < give_up:
+        return _wait("live_requests", f"{stage}: {now.reasons[0].text}")
+    if not fresh or now.outcome is Outcome.PASS:
         return Act(step=ReadLive(stage=stage))
     return Conclude(stage=stage)
 

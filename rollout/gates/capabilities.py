@@ -4,11 +4,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
+from rollout.gates.names import CAPABILITIES
 from rollout.model.policy import CapabilityGate
 from rollout.model.snapshot import Capability, CapabilitySnapshot, CapabilityStatus
 from rollout.model.verdict import GateResult, Outcome, Reason, Severity
-
-GATE = "capabilities"
 
 SEVERITIES: tuple[tuple[str, Severity], ...] = (
     ("runtime.ort.providers.*", Severity.BLOCK),
@@ -102,7 +101,7 @@ def _judged(blocking: list[Reason], differences: tuple[Difference, ...]) -> Gate
     ]
     quiet = Reason(code="capabilities_equal", text="no capability differs")
     return GateResult(
-        gate=GATE,
+        gate=CAPABILITIES,
         outcome=Outcome.BREACH if blocking else Outcome.PASS,
         reasons=(*blocking, *noted) or (quiet,),
         figures={"blocking": len(blocking), "differences": len(differences)},
@@ -110,7 +109,7 @@ def _judged(blocking: list[Reason], differences: tuple[Difference, ...]) -> Gate
 
 
 def _said(outcome: Outcome, code: str, text: str) -> GateResult:
-    return GateResult(gate=GATE, outcome=outcome, reasons=(Reason(code=code, text=text),))
+    return GateResult(gate=CAPABILITIES, outcome=outcome, reasons=(Reason(code=code, text=text),))
 
 
 def _severity(key: str) -> Severity:

@@ -4,14 +4,13 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from rollout.gates.names import DRIFT
 from rollout.gates.result import result
 from rollout.model.evidence import Baseline
 from rollout.model.journal import SampleMeasured
 from rollout.model.policy import LatencyGate
 from rollout.model.verdict import GateResult, Outcome
 from rollout.stats.quantiles import drift_bounds
-
-GATE = "drift"
 
 
 def judge_drift(policy: LatencyGate, baseline: Baseline | None, samples: Sequence[SampleMeasured]) -> GateResult:
@@ -21,12 +20,12 @@ def judge_drift(policy: LatencyGate, baseline: Baseline | None, samples: Sequenc
     """
     if baseline is None or not baseline.latency_s:
         text = "no baseline is stored for this release; the next promotion stores one"
-        return result(GATE, Outcome.INCONCLUSIVE, "baseline_missing", text)
+        return result(DRIFT, Outcome.INCONCLUSIVE, "baseline_missing", text)
     medians = {prompt: float(np.median(np.array(values))) for prompt, values in baseline.latency_s.items()}
     today = np.array([one.sample.latency_s / medians[one.prompt_id] for one in samples if one.prompt_id in medians])
     if len(today) == 0:
         text = "no prompt of today stands in the baseline"
-        return result(GATE, Outcome.INCONCLUSIVE, "baseline_of_other_prompts", text)
+        return result(DRIFT, Outcome.INCONCLUSIVE, "baseline_of_other_prompts", text)
     then = _normalised(baseline.latency_s, medians)
     bounds = drift_bounds(baseline_s=then, today_s=today, q=0.5, alpha=policy.false_rollback_rate)
     ratio = float(np.median(today)) / float(np.median(then))
@@ -43,10 +42,10 @@ def judge_drift(policy: LatencyGate, baseline: Baseline | None, samples: Sequenc
         f"x{policy.p50_ratio_max:g}"
     )
     if bounds.lower > policy.p50_ratio_max:
-        return result(GATE, Outcome.BREACH, "latency_drifted", text, figures)
+        return result(DRIFT, Outcome.BREACH, "latency_drifted", text, figures)
     if bounds.upper < policy.p50_ratio_max:
-        return result(GATE, Outcome.PASS, "latency_as_baseline", text, figures)
-    return result(GATE, Outcome.INCONCLUSIVE, "drift_undecided", text, figures)
+        return result(DRIFT, Outcome.PASS, "latency_as_baseline", text, figures)
+    return result(DRIFT, Outcome.INCONCLUSIVE, "drift_undecided", text, figures)
 
 
 def _normalised(latency_s: Mapping[str, Sequence[float]], medians: Mapping[str, float]) -> np.ndarray:

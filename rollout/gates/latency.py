@@ -6,14 +6,13 @@ from dataclasses import dataclass
 import numpy as np
 
 from rollout.errors import EvidenceError
+from rollout.gates.names import LATENCY
 from rollout.gates.result import result
 from rollout.model.evidence import Pair
 from rollout.model.policy import LatencyGate
 from rollout.model.verdict import GateResult, Outcome
 from rollout.stats.margins import Margins
 from rollout.stats.paired import Estimate, Judgement, PairedTest, Unmeasured
-
-GATE = "latency"
 
 HISTORY_UNFIT = "history_unfit"
 """Code of the reason that no pair can help: the A/A history cannot be a yardstick for this policy."""
@@ -84,7 +83,7 @@ class LatencyTest:
     def result(self) -> GateResult:
         """Say what the pairs so far mean for this stage."""
         if self._test is None:
-            return result(GATE, Outcome.INCONCLUSIVE, HISTORY_UNFIT, self._problem, {"pairs": self._pairs})
+            return result(LATENCY, Outcome.INCONCLUSIVE, HISTORY_UNFIT, self._problem, {"pairs": self._pairs})
         judgement = self._test.judgement()
         figures = _figures(judgement, self._policy)
         if self._question.must_prove or self._outcome is Outcome.BREACH:
@@ -93,12 +92,12 @@ class LatencyTest:
                 Outcome.BREACH: "latency_over_margin",
                 Outcome.INCONCLUSIVE: "latency_undecided",
             }[self._outcome]
-            return result(GATE, self._outcome, code, _words(judgement, self._policy), figures)
+            return result(LATENCY, self._outcome, code, _words(judgement, self._policy), figures)
         if judgement.pairs_used == 0:
             text = f"none of {self._pairs} pairs of this stage has a latency"
-            return result(GATE, Outcome.INCONCLUSIVE, "latency_unmeasured", text, figures)
+            return result(LATENCY, Outcome.INCONCLUSIVE, "latency_unmeasured", text, figures)
         text = f"nothing contradicts the canary: {_words(judgement, self._policy)}"
-        return result(GATE, Outcome.PASS, "latency_uncontradicted", text, figures)
+        return result(LATENCY, Outcome.PASS, "latency_uncontradicted", text, figures)
 
 
 def _paired_test(policy: LatencyGate, aa_ratio: tuple[float, ...], question: Question) -> PairedTest:

@@ -43,6 +43,11 @@ class Sample(Strict):
     """What went wrong, for people; empty when nothing did."""
 
     @property
+    def failed(self) -> bool:
+        """True for a failure of the server; STOPPED is none: the driver hung up."""
+        return self.status in {SampleStatus.ERROR, SampleStatus.TIMEOUT}
+
+    @property
     def latency_s(self) -> float:
         """Latency that is compared: service time, or +inf for a request that did not end well."""
         return max(self.wall_s - self.queue_s, 1e-6) if self.status is SampleStatus.OK else float("inf")

@@ -63,7 +63,8 @@ class LatencyGate(Strict):
 class HistoryDemand(Strict):
     """The A/A history: the incumbent measured against a second instance of itself."""
 
-    pairs: Annotated[int, Field(ge=20, le=10_000)]
+    pairs: Annotated[int, Field(ge=100, le=10_000)]
+    """Below 100 the history's own tail is too uncertain to be a yardstick."""
     blocks: Annotated[int, Field(ge=1, le=100)]
     """The second instance is started anew for each block, so that the difference between processes is inside."""
     age_s_max: PositiveSeconds

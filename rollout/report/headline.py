@@ -5,7 +5,7 @@ from enum import StrEnum
 from typing import assert_never
 
 from rollout.flow.run import CANARY, DRIFT, Run
-from rollout.gates.latency import GATE as LATENCY
+from rollout.gates.names import LATENCY
 from rollout.model.inventory import Absent
 from rollout.model.journal import Phase, RunKind
 from rollout.model.roles import Role

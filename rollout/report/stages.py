@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from rollout.flow.run import ADMISSION, CANARY, DRIFT, HISTORY, SOAK, Run, shift_stage
-from rollout.gates.errors import FAILED
 from rollout.model.evidence import LiveWindow, Pair, Sample, SampleStatus
 from rollout.model.inventory import Absent
 from rollout.model.journal import (
@@ -183,7 +182,7 @@ def _median_latency(samples: Sequence[Sample]) -> float | Absent:
 
 
 def _failed(samples: Sequence[Sample]) -> int:
-    return sum(one.status in FAILED for one in samples)
+    return sum(one.failed for one in samples)
 
 
 def _lowest_psnr(pairs: Sequence[Pair]) -> float | Absent:

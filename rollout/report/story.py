@@ -7,8 +7,7 @@ from typing import assert_never
 
 from rollout.flow.run import CANARY, DRIFT, HISTORY, SOAK, Run
 from rollout.flow.table import TERMINAL
-from rollout.gates.errors import FAILED
-from rollout.gates.latency import GATE as LATENCY
+from rollout.gates.names import LATENCY
 from rollout.model.evidence import Pair, Sample, SampleStatus
 from rollout.model.inventory import Absent
 from rollout.model.journal import (
@@ -267,7 +266,7 @@ def _unusual(pair: Pair) -> tuple[Line, ...]:
 
 
 def _failed(name: str, role: str, sample: Sample) -> tuple[Line, ...]:
-    if sample.status not in FAILED:
+    if not sample.failed:
         return ()
     detail = f": {sample.detail}" if sample.detail else ""
     return _line(f"{name}: {role} {sample.status} after {words.milliseconds(sample.wall_s)}{detail}", Tone.WARNING)

@@ -4,8 +4,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from rollout.flow.run import ADMISSION, DRIFT, Run
-from rollout.gates.capabilities import GATE as CAPABILITIES
 from rollout.gates.capabilities import suspects
+from rollout.gates.names import CAPABILITIES
 from rollout.model.inventory import Absent
 from rollout.model.journal import (
     CommandKind,

@@ -8,12 +8,11 @@ import pytest
 from PIL import Image
 
 from rollout.canary import pictures as pictures_module
-from rollout.canary.driver import CanaryDriver, Overhead, overhead_ms
+from rollout.canary.driver import CanaryDriver
 from rollout.canary.interface import Answer, Target
 from rollout.errors import InvariantError
 from rollout.model.canonical import digest_bytes
 from rollout.model.evidence import Pair, Sample, SampleStatus
-from rollout.model.inventory import Absent
 from rollout.model.policy import LatencyMeasure
 from rollout.model.prompts import Prompt, PromptSet
 from rollout.model.roles import Address, Role
@@ -287,16 +286,3 @@ def test_closing_the_driver_closes_its_connections():
 def test_a_target_without_a_uid_is_a_bug():
     with pytest.raises(InvariantError):
         Target(address=Address(host="h", port=1), pod_uid="")
-
-
-def test_overhead_is_taken_over_answers_that_declare_a_total():
-    def pair(number: int, *, over_ms: float, declared: bool = True) -> Pair:
-        ok = Sample(status=SampleStatus.OK, wall_s=0.1 + over_ms / 1000.0, server_s=0.1 if declared else 0.0)
-        failed = Sample(status=SampleStatus.ERROR, wall_s=9.0, server_s=1.0, detail="x")
-        return Pair(stage="s", number=number, prompt_id="p", first=Role.INCUMBENT, incumbent=ok, candidate=failed)
-
-    pairs = [pair(number, over_ms=number + 1.0) for number in range(20)]
-    found = overhead_ms([*pairs, pair(20, over_ms=500.0, declared=False)])
-    assert isinstance(found, Overhead)
-    assert (found.p50_ms, found.p95_ms, found.requests) == (pytest.approx(10.0), pytest.approx(19.0), 20)
-    assert isinstance(overhead_ms([]), Absent)

@@ -246,7 +246,7 @@ def test_all_faults_are_listed_in_the_order_of_the_file(folder):
     assert _refusal(load_policy, _write(folder, "aproval: none\n" + text)) == [
         "x.yaml:1:1: aproval: unknown key; did you mean approval?",
         "x.yaml:4:1: latency.slow_factor: missing; it must be a number above 1 and at most 100",
-        "x.yaml:14:11: history.pairs: must be a whole number of at least 20 and at most 10000 (got 3)",
+        "x.yaml:14:11: history.pairs: must be a whole number of at least 100 and at most 10000 (got 3)",
     ]
 
 

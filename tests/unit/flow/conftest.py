@@ -222,12 +222,11 @@ class SimulatedWorld:
         if self.router is None or not self.router.answers:
             return
         for slot, weight in self.router.weights.items():
-            wanted = seconds * self.live_per_s * weight / 100.0
-            sent = int(wanted) + (random.Random(f"{self.seed}-{self.now}-{slot}").random() < wanted % 1.0)
+            luck = random.Random(f"{self.seed}-{self.now}-{slot}")
+            sent = _whole(seconds * self.live_per_s * weight / 100.0, luck)
+            lost = self.slots[slot][0].release.live_error_rate if self._serves(slot) else 1.0
             self.router.completed[slot] += sent
-            for number in range(sent):
-                coin = random.Random(f"{self.seed}-{self.now}-{slot}-{number}").random()
-                self.router.failed[slot] += not self._serves(slot) or coin < self.slots[slot][0].release.live_error_rate
+            self.router.failed[slot] += min(sent, _whole(sent * lost, luck))
 
     def new_server(self, slot: Slot, release: Release) -> Server:
         self.made += 1
@@ -321,6 +320,11 @@ class SimulatedWorld:
         late = self.now - one.started_at < one.release.ready_after_s
         detail = "ended" if dead else "hangs" if one.hung else "still loading" if late else ""
         return Instance(uid=one.uid, address=one.address, alive=not dead, ready=not detail, detail=detail)
+
+
+def _whole(count: float, luck: random.Random) -> int:
+    """Return a whole number with this mean."""
+    return int(count) + (luck.random() < count % 1.0)
 
 
 class Watcher:
