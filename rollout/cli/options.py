@@ -65,6 +65,30 @@ def load(stack_path: Path, policy_path: Path | None) -> "tuple[LoadedStack, Poli
     return stack, load_policy(policy_path or stack.policy)
 
 
+def load_for_rescue(stack_path: Path, policy_path: Path | None) -> "tuple[LoadedStack, Policy]":
+    """Read the stack file and a policy for a command that must work at three in the morning.
+
+    Where the policy file is broken or gone, the newest run's own policy is taken from its bundle, and that is said.
+
+    Raises:
+        ConfigError: The stack file is wrong, or no run has a policy either.
+    """
+    from rollout.cli.files import load_policy, load_stack
+    from rollout.control.standing import newest_policy
+    from rollout.errors import ConfigError
+    from rollout.model.inventory import Absent
+
+    stack = load_stack(stack_path)
+    try:
+        return stack, load_policy(policy_path or stack.policy)
+    except ConfigError as error:
+        kept = newest_policy(stack.state)
+        if isinstance(kept, Absent):
+            raise
+        click.echo(f"rollout: {error}\nrollout: going on with the policy of the newest run", err=True)
+        return stack, kept
+
+
 def console(*, stderr: bool = False) -> "Console":
     """Return a console that colours on a terminal and prints plain text in a pipe."""
     from rich.console import Console

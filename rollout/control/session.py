@@ -7,7 +7,7 @@ from rollout.control.loop import Loop
 from rollout.control.open_run import OpenRun, Wish, begin, resume, same_wish
 from rollout.control.standing import left_over
 from rollout.control.world import World
-from rollout.errors import ConfigError, ConflictError
+from rollout.errors import ConflictError
 from rollout.evidence.bundle import seal_bundle
 from rollout.evidence.runs import run_folder
 from rollout.flow.run import Run
@@ -52,18 +52,18 @@ def carry_out(state: Path, wish: Wish, world: World) -> Ended:
         world.lease.release()
 
 
-def carry_on(state: Path, world: World) -> Ended:
-    """Take up whatever run was left unfinished and drive it to its end.
+def carry_on(state: Path, world: World) -> Ended | None:
+    """Take up whatever run was left unfinished and drive it to its end; None where none was.
 
     Raises:
-        ConfigError: No run is unfinished.
+        ConflictError: Its controller is alive.
         RolloutError: See `Loop.drive`.
     """
     world.lease.acquire()
     try:
         left = left_over(state)
         if left is None:
-            raise ConfigError("no run is unfinished; `rollout history` lists what was")
+            return None
         return _finish(state, resume(state, left, world), world)
     finally:
         world.lease.release()

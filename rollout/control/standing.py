@@ -9,6 +9,7 @@ from rollout.evidence.runs import run_folder, run_ids
 from rollout.flow.run import Run, fold
 from rollout.model.inventory import Absent
 from rollout.model.journal import Phase, RunKind
+from rollout.model.policy import Policy
 from rollout.model.release import Release
 from rollout.model.roles import Slot
 
@@ -69,6 +70,19 @@ def left_over(state: Path) -> Run | None:
         return None
     run = load_run(state, newest)
     return None if run.sealed else run
+
+
+def newest_policy(state: Path) -> Policy | Absent:
+    """Return the policy that the newest run began with.
+
+    Raises:
+        EvidenceError: Its bundle is damaged.
+    """
+    newest = next(iter(run_ids(state)), None)
+    if newest is None:
+        return Absent(reason="there was no run yet")
+    objects = ObjectStore(run_folder(state, newest).objects)
+    return Policy.model_validate(objects.get_json(load_run(state, newest).request.policy))
 
 
 def _standing(state: Path, run: Run) -> Standing | Absent:

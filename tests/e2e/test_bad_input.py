@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import yaml
 
 from e2e_stack import Users, kill, wait_until
 
@@ -80,8 +81,11 @@ def test_broken_policy_names_file_and_line(stack, content, words):
 
 
 def test_margin_below_one_and_empty_prompts_and_missing_file_exit_2(stack):
-    stack.policy["latency"] |= {"p50_ratio_max": 0.9}
-    ran = stack.run("promote", stack.release("good"))
+    broken = json.loads(json.dumps(stack.policy))
+    broken["latency"]["p50_ratio_max"] = 0.9
+    path = stack.root / "broken.yaml"
+    path.write_text(yaml.safe_dump(broken))
+    ran = stack.run("promote", stack.release("good"), "--policy", path)
     assert ran.code == 2
     assert "p50_ratio_max" in ran.err
     (stack.root / "none.yaml").write_text("schema: rollout.prompts/v1\nprompts: []\n")
@@ -89,6 +93,18 @@ def test_margin_below_one_and_empty_prompts_and_missing_file_exit_2(stack):
     missing = stack.run("promote", "missing.yaml")
     assert missing.code == 2
     assert "missing.yaml" in missing.err
+
+
+def test_rollback_works_with_a_broken_policy_file(stack):
+    stack.policy["standby_s"] = 600.0
+    stack.bootstrap()
+    assert stack.run("promote", stack.release("good")).code == 0
+    path = stack.root / "broken.yaml"
+    path.write_text("schema: [")
+    ran = stack.run("rollback", "--policy", path)
+    assert ran.code == 0, ran.err
+    assert "policy of the newest run" in ran.err
+    assert stack.weights() == {"blue": 100, "green": 0}
 
 
 def test_router_port_in_use_is_refused_and_nothing_is_left_running(stack):

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from rollout.cli.options import console, listener, load, output_option, policy_option, stack_option
+from rollout.cli.options import console, listener, load, load_for_rescue, output_option, policy_option, stack_option
 
 if TYPE_CHECKING:
     from rollout.control.session import Ended
@@ -66,7 +66,7 @@ def rollback(stay: bool, stack_path: Path, policy_path: Path | None, output: str
     from rollout.control.standing import left_over
     from rollout.model.journal import RunKind
 
-    stack, _ = load(stack_path, policy_path)
+    stack, _ = load_for_rescue(stack_path, policy_path)
     left = left_over(stack.state)
     if left is not None and not left.terminal and left.request.kind is not RunKind.ROLLBACK:
         from rollout.cli.commands.speak import end_run
@@ -110,7 +110,8 @@ def _carry_out(
     from rollout.control.session import carry_out
     from rollout.model.journal import RunKind
 
-    stack, policy = load(stack_path, policy_path)
+    rescue = kind is RunKind.ROLLBACK
+    stack, policy = load_for_rescue(stack_path, policy_path) if rescue else load(stack_path, policy_path)
     wish = Wish(
         kind=kind,
         stack=stack.stack.name,

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from rollout.cli.options import listener, load, output_option, policy_option, stack_option
+from rollout.cli.options import listener, load_for_rescue, output_option, policy_option, stack_option
 
 REASON = click.option("--reason", default="", help="Why; it is kept in the journal.")
 
@@ -65,21 +65,24 @@ def end_run(stack_path: Path, policy_path: Path | None, reason: str, output: str
     from rollout.control.session import carry_on
     from rollout.errors import ConflictError
 
-    stack, policy = load(stack_path, policy_path)
+    stack, policy = load_for_rescue(stack_path, policy_path)
     run_id = _post("abort", reason, stack.state)
     signals, watcher = ProcessSignals(), listener(output, policy)
     world = build_world(stack, policy, signals=signals, listener=watcher, moves_traffic=True)
     deadline = time.monotonic() + 3 * policy.deadlines.request_s + policy.deadlines.rollback_s
     while time.monotonic() < deadline:
+        if _is_over(stack.state, run_id):
+            click.echo(f"{run_id}: ended; `rollout explain {run_id}` tells how", err=output == "json")
+            return 0
         try:
             with closing(watcher):
                 signals.install()
-                return 0 if tell(carry_on(stack.state, world), output) in {0, 3, 4} else 7
+                ended = carry_on(stack.state, world)
         except ConflictError:
-            if _is_over(stack.state, run_id):
-                click.echo(f"{run_id}: ended; `rollout explain {run_id}` tells how")
-                return 0
             time.sleep(ANSWER_POLL_S)
+        else:
+            if ended is not None:
+                return 0 if tell(ended, output) in {0, 3, 4} else 7
     raise ConflictError(f"{run_id}: its controller has not answered; is it stopped? See `rollout status`")
 
 
@@ -95,7 +98,7 @@ def teardown(yes: bool, stack_path: Path, policy_path: Path | None) -> int:  # n
     from rollout.cli.wiring import build_lease, build_platform, build_router
     from rollout.model.roles import Slot
 
-    stack, policy = load(stack_path, policy_path)
+    stack, policy = load_for_rescue(stack_path, policy_path)
     lease = build_lease(stack, policy)
     lease.acquire()
     try:
@@ -110,7 +113,7 @@ def teardown(yes: bool, stack_path: Path, policy_path: Path | None) -> int:  # n
 
 
 def _say(word: str, reason: str, stack_path: Path) -> int:
-    stack, _ = load(stack_path, None)
+    stack, _ = load_for_rescue(stack_path, None)
     run_id = _post(word, reason, stack.state)
     click.echo(f"{run_id}: {word} said; `rollout status` shows the effect")
     return 0

@@ -90,7 +90,7 @@ def test_incumbent_without_a_snapshot_leaves_the_run_undecided(simulate, release
 
 
 def test_candidate_that_fails_live_requests_is_rolled_back_from_its_first_step(simulate, release):
-    sim = simulate(candidate=release(name="new", live_error_rate=0.5))
+    sim = simulate(candidate=release(name="new", live_error_rate=0.9))
     ended(sim, Phase.ROLLED_BACK, "live_errors")
     assert sim.run.verdicts.keys() & {"shift-10", "shift-50"} == {"shift-10"}
 
@@ -207,13 +207,13 @@ def test_pause_does_not_protect_a_candidate_that_fails_live_requests(simulate, p
     sim = reach(simulate(), phase)
     sim.say(CommandKind.PAUSE)
     sim.turn()
-    sim.world.slots[GREEN][0].release.live_error_rate = 0.5
+    sim.world.slots[GREEN][0].release.live_error_rate = 0.9
     ended(sim, Phase.ROLLED_BACK, "live_errors")
     assert sim.run.entered_at - sim.run.requested_at < 100.0
 
 
 def test_pause_between_a_breach_and_its_rollback_changes_nothing(simulate, release):
-    sim = simulate(candidate=release(name="new", live_error_rate=0.5))
+    sim = simulate(candidate=release(name="new", live_error_rate=0.9))
     while "shift-10" not in sim.run.verdicts:
         sim.turn()
     sim.say(CommandKind.PAUSE)
@@ -705,12 +705,12 @@ def test_promotion_survives_a_crash_after_every_record(simulate, own_history):
 @pytest.mark.parametrize("ratio", [1.0, 2.0])
 def test_rollback_survives_a_crash_after_every_record(simulate, release, ratio):
     # At ratio 1 only live requests fail, so that the rollback begins with traffic on the candidate.
-    slow = release(name="new", ratio=ratio, live_error_rate=0.5)
+    slow = release(name="new", ratio=ratio, live_error_rate=0.9)
     assert survives(simulate(candidate=slow), downtime_s=0.5) == {Phase.ROLLED_BACK}
 
 
 def test_run_that_is_taken_up_long_after_its_deadline_ends_safely(simulate, release):
-    sim = simulate(candidate=release(name="new", live_error_rate=0.5))
+    sim = simulate(candidate=release(name="new", live_error_rate=0.9))
     for _why, _count, records, world in crashes(sim):
         later = sim.resumed(records, world)
         later.world.pass_time(10_000.0)
