@@ -22,7 +22,16 @@ from pathlib import Path
 import yaml
 
 from rollout.evidence.journal import read_journal
-from rollout.model.journal import Deployed, PairMeasured, Phase, PhaseEntered, Record, SampleMeasured, TrafficShifted, WarmedUp
+from rollout.model.journal import (
+    Deployed,
+    PairMeasured,
+    Phase,
+    PhaseEntered,
+    Record,
+    SampleMeasured,
+    TrafficShifted,
+    WarmedUp,
+)
 from rollout.model.verdict import Outcome
 
 EXAMPLES = Path(__file__).resolve().parent.parent / "examples" / "local"
@@ -62,10 +71,14 @@ def main() -> int:
                 safe_ms += breach_to_safety_ms(journal(root, 0))
         finally:
             rollout(stack, "teardown", "--yes")
-    print(f"promotion: wall {promotion.wall_s:.1f} s, prompts {promotion.prompts_s:.1f} s, waits {promotion.waits_s:.1f} s")
+    print(
+        f"promotion: wall {promotion.wall_s:.1f} s, prompts {promotion.prompts_s:.1f} s, waits {promotion.waits_s:.1f} s"
+    )
     print(f"overhead of the controller: {100 * promotion.overhead:.1f}% (limit {100 * OVERHEAD_LIMIT:.0f}%)")
     median = statistics.median(safe_ms)
-    print(f"breach known -> all weight on the incumbent, read back: median {median:.0f} ms of {len(safe_ms)} (limit {SAFE_LIMIT_MS:.0f})")
+    print(
+        f"breach known -> all weight on the incumbent, read back: median {median:.0f} ms of {len(safe_ms)} (limit {SAFE_LIMIT_MS:.0f})"
+    )
     return 0 if promotion.overhead <= OVERHEAD_LIMIT and median <= SAFE_LIMIT_MS else 1
 
 
@@ -128,10 +141,10 @@ def split(records: tuple[Record, ...]) -> Split:
 
 def breach_to_safety_ms(records: tuple[Record, ...]) -> list[float]:
     """Return the time from the deciding pair to the shift that was read back; empty where traffic never moved."""
-    decided = next(
-        (one.at for one in records if isinstance(one.body, PairMeasured) and _breach(one.body)), None
+    decided = next((one.at for one in records if isinstance(one.body, PairMeasured) and _breach(one.body)), None)
+    safe = next(
+        (one.at for one in records if isinstance(one.body, TrafficShifted) and one.body.stage == "rollback"), None
     )
-    safe = next((one.at for one in records if isinstance(one.body, TrafficShifted) and one.body.stage == "rollback"), None)
     return [] if decided is None or safe is None else [1000.0 * (safe - decided)]
 
 

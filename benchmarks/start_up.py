@@ -34,12 +34,24 @@ def base_install_mb() -> float:
         target = Path(folder) / "site"
         root = str(Path(__file__).resolve().parent.parent)
         subprocess.run(
-            [sys.executable, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--target", str(target), root],
+            [
+                sys.executable,
+                "-m",
+                "pip",
+                "install",
+                "--quiet",
+                "--disable-pip-version-check",
+                "--target",
+                str(target),
+                root,
+            ],
             check=True,
             capture_output=True,
         )
         heavy = ("numpy", "scipy")
-        files = [one for one in target.rglob("*") if one.is_file() and not one.relative_to(target).parts[0].startswith(heavy)]
+        files = [
+            one for one in target.rglob("*") if one.is_file() and not one.relative_to(target).parts[0].startswith(heavy)
+        ]
         return sum(one.stat().st_size for one in files) / 1e6
 
 

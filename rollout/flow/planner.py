@@ -226,7 +226,7 @@ def _preflight_promote(view: View) -> Decision:
     if isinstance(router, Absent):
         return alone
     if router.weights != all_on(incumbent):
-        text = f"the router sends {router.weights}, not all to {incumbent}; `rollout rollback` restores that"
+        text = f"the router sends {router.weights}, not all to {incumbent}; `rollout rollback --stay` restores that"
         return _enter(Event.REFUSED, "traffic_not_on_incumbent", text)
     until = view.run.request.standby_until
     occupied = isinstance(view.inventory.slots[candidate], SlotState)
@@ -247,7 +247,9 @@ def _incumbent_not_ready(view: View) -> Decision | None:
     if isinstance(state, SlotState) and not state.dead and view.elapsed() < view.policy.deadlines.ready_s:
         return _wait("incumbent_not_ready", "waiting until the incumbent is ready")
     detail = state.reason if isinstance(state, Absent) else "; ".join(one.detail for one in state.instances)
-    text = f"the incumbent in {view.run.request.incumbent} is not ready ({detail}); `rollout rollback` restores it"
+    text = (
+        f"the incumbent in {view.run.request.incumbent} is not ready ({detail}); `rollout rollback --stay` restores it"
+    )
     return _enter(Event.REFUSED, "incumbent_not_ready", text)
 
 

@@ -68,7 +68,6 @@ class Pair(Strict):
     flat: bool = False
     """True when a picture of the candidate is black or of one colour."""
 
-
     @property
     def sound(self) -> bool:
         """True when both requests were answered well."""

@@ -4,6 +4,8 @@ The world refuses what no world can be, and a watcher of its own checks the arch
 traffic and of slots; neither uses any code of the flow room. The driver does what the controller's loop does.
 """
 
+# ruff: noqa: S311 - draws of a simulation, with seeds, not secrets
+
 import copy
 import math
 import random
@@ -376,7 +378,7 @@ class Watcher:
         serving = {Phase.PROMOTED: request.candidate, Phase.ROLLED_BACK: request.incumbent}.get(phase)
         if phase is Phase.ROLLED_BACK and world.slots[request.candidate] is not None:
             raise BrokenPromiseError("rolled back, and the candidate still stands")
-        if serving is None or request.kind is RunKind.BOOTSTRAP and phase is Phase.ROLLED_BACK:
+        if serving is None or (request.kind is RunKind.BOOTSTRAP and phase is Phase.ROLLED_BACK):
             return
         if not world.ready(serving) or world.router is None or world.router.weights[serving] != 100:
             raise BrokenPromiseError(f"ended {phase}, and {serving} does not serve")
@@ -656,9 +658,7 @@ class Simulation:
         return Retired(slot=step.slot)
 
     def _Shift(self, view: View, step: Any) -> TrafficShifted:  # noqa: N802
-        targets = {
-            slot: tuple(one.address for one in view.inventory.slots[slot].instances) for slot in step.targets
-        }
+        targets = {slot: tuple(one.address for one in view.inventory.slots[slot].instances) for slot in step.targets}
         self.watcher.before_shift(self.world, self.records, step.weights)
         seen = self.world.apply(step.weights, targets)
         return TrafficShifted(

@@ -171,7 +171,9 @@ def test_fingerprint_changes_with_release_snapshot_and_instances(simulate):
 def test_fingerprint_does_not_hang_on_the_incumbent_or_on_the_order_of_instances(simulate):
     run = simulate().until(Phase.CANARY).run
     one, other = (
-        replace(run, snapshots=run.snapshots.model_copy(update={"pod_uids": {"candidate": uids, "incumbent": [uids[0]]}}))
+        replace(
+            run, snapshots=run.snapshots.model_copy(update={"pod_uids": {"candidate": uids, "incumbent": [uids[0]]}})
+        )
         for uids in (["a", "b"], ["b", "a"])
     )
     assert one.fingerprint() == other.fingerprint()

@@ -65,7 +65,9 @@ def test_candidate_that_fails_canary_requests_is_rolled_back(simulate, release):
     ended(sim, Phase.ROLLED_BACK, "error_rate_over_margin")
 
 
-@pytest.mark.parametrize(("changed", "code"), [({"psnr_db": 20.0}, "picture_differs"), ({"flat": True}, "picture_flat")])
+@pytest.mark.parametrize(
+    ("changed", "code"), [({"psnr_db": 20.0}, "picture_differs"), ({"flat": True}, "picture_flat")]
+)
 def test_candidate_that_draws_something_else_is_rolled_back_at_once(simulate, release, changed, code):
     sim = simulate(candidate=release(name="new", **changed))
     ended(sim, Phase.ROLLED_BACK, code)
@@ -323,6 +325,8 @@ def test_candidate_that_answers_but_is_never_ready_again_is_given_up(simulate):
 @pytest.mark.parametrize("phase", [Phase.HISTORY, Phase.CANARY, Phase.SHIFT, Phase.SOAK])
 def test_one_late_answer_of_a_readiness_probe_ends_nothing(simulate, phase, role):
     sim = reach(simulate(own_history=True, deadlines={"ready_s": 1.5}), phase)
+    if phase is Phase.HISTORY:
+        sim.until_pair("history", 30)
     fault(sim)
     started = sim.world.slots[role][0].started_at
     sim.world.slots[role][0].started_at = math.inf
@@ -697,7 +701,7 @@ def survives(sim, *, downtime_s, harm=None):
     return endings
 
 
-@pytest.mark.parametrize("own_history", [True, False])
+@pytest.mark.parametrize("own_history", [pytest.param(True, marks=pytest.mark.slow), False])
 def test_promotion_survives_a_crash_after_every_record(simulate, own_history):
     assert survives(simulate(own_history=own_history), downtime_s=0.5) == {Phase.PROMOTED}
 
