@@ -2,40 +2,43 @@
 
     python benchmarks/controller.py [--rollbacks 5]
 
-Runs real rollouts of examples/local in a folder of its own. Everything is read from the journals they leave:
-overhead is (wall time - time inside prompts - declared waits) / wall time, where declared waits are start-up of
-servers (deploy until ready), dwell and soak. Breach to safety is the time from the pair that decided to the record
-that the router reported all weight on blue.
+Runs real rollouts of examples/local in a folder of its own. Everything is read from the journals they leave: overhead
+is (wall time - time inside prompts - declared waits) / wall time, where declared waits are start-up of servers, dwell
+and soak. For safety the candidate is killed with -9 at half the traffic: the time runs from the decision to roll back
+to the router's own report that all weight is on the incumbent.
 """
 
 import argparse
-import json
-import shutil
+import contextlib
+import itertools
 import socket
 import statistics
 import subprocess
 import sys
 import tempfile
+import time
 from dataclasses import dataclass
 from pathlib import Path
 
+import psutil
 import yaml
 
 from rollout.evidence.journal import read_journal
 from rollout.model.journal import (
     Deployed,
+    LiveRead,
     PairMeasured,
     Phase,
     PhaseEntered,
     Record,
-    SampleMeasured,
+    SnapshotsRead,
     TrafficShifted,
     WarmedUp,
 )
-from rollout.model.verdict import Outcome
 
 EXAMPLES = Path(__file__).resolve().parent.parent / "examples" / "local"
 OVERHEAD_LIMIT = 0.10
+WAIT_S = 0.05
 SAFE_LIMIT_MS = 100.0
 
 
@@ -64,20 +67,18 @@ def main() -> int:
         try:
             rollout(stack, "promote", "--bootstrap", release("blue"))
             rollout(stack, "promote", release("good"))
-            promotion = split(journal(root, 0))
-            safe_ms = []
-            for _ in range(arguments.rollbacks):
-                rollout(stack, "promote", release("session-per-request"), expect=3)
-                safe_ms += breach_to_safety_ms(journal(root, 0))
+            promotion = split(newest_journal(root))
+            safe_ms = [killed_candidate_ms(root, stack) for _ in range(arguments.rollbacks)]
         finally:
             rollout(stack, "teardown", "--yes")
-    print(
-        f"promotion: wall {promotion.wall_s:.1f} s, prompts {promotion.prompts_s:.1f} s, waits {promotion.waits_s:.1f} s"
-    )
-    print(f"overhead of the controller: {100 * promotion.overhead:.1f}% (limit {100 * OVERHEAD_LIMIT:.0f}%)")
     median = statistics.median(safe_ms)
     print(
-        f"breach known -> all weight on the incumbent, read back: median {median:.0f} ms of {len(safe_ms)} (limit {SAFE_LIMIT_MS:.0f})"
+        f"promotion: {promotion.wall_s:.1f} s, {promotion.prompts_s:.1f} in prompts, {promotion.waits_s:.1f} in waits"
+    )
+    print(f"overhead of the controller: {100 * promotion.overhead:.1f}% (limit {100 * OVERHEAD_LIMIT:.0f}%)")
+    print(
+        f"breach known -> all weight on the incumbent, read back: median {median:.0f} ms of {len(safe_ms)}, "
+        f"highest {max(safe_ms):.0f} ms (limit of the median {SAFE_LIMIT_MS:.0f} ms)"
     )
     return 0 if promotion.overhead <= OVERHEAD_LIMIT and median <= SAFE_LIMIT_MS else 1
 
@@ -109,47 +110,68 @@ def release(name: str) -> str:
     return str(EXAMPLES / "releases" / f"{name}.yaml")
 
 
-def journal(root: Path, newest: int) -> tuple[Record, ...]:
-    """Return the records of the newest run."""
-    runs = sorted((root / "state" / "runs").iterdir(), reverse=True)
-    return read_journal(runs[newest] / "journal.jsonl")
+def newest_journal(root: Path) -> tuple[Record, ...]:
+    """Return the records of the newest run, as far as they are written."""
+    newest = max((root / "state" / "runs").iterdir())
+    return read_journal(newest / "journal.jsonl", tolerate_torn=True)
+
+
+def killed_candidate_ms(root: Path, stack: Path) -> float:
+    """Kill the candidate at half the traffic; return the time from the decision to roll back to safety read back."""
+    promote = subprocess.Popen(
+        [sys.executable, "-m", "rollout", "promote", release("blue"), "--stack", str(stack)],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    while promote.poll() is None and not any(half_shifted(one) for one in newest_journal(root)):
+        time.sleep(0.02)
+    candidate = newest_journal(root)[0].body.candidate.value
+    for one in psutil.process_iter():
+        with contextlib.suppress(psutil.Error):
+            if one.environ().get("ROLLOUT_SLOT_DIR") == str(root / "state" / "slots" / candidate):
+                one.kill()
+    promote.wait()
+    records = newest_journal(root)
+    known = next(one.at for one in records if isinstance(one.body, PhaseEntered) and one.body.phase is Phase.ROLLBACK)
+    safe = next(one.at for one in records if isinstance(one.body, TrafficShifted) and one.body.stage == "rollback")
+    return 1000.0 * (safe - known)
+
+
+def half_shifted(record: Record) -> bool:
+    """True for the record that half the traffic is on the candidate."""
+    return isinstance(record.body, TrafficShifted) and record.body.stage == "shift-50"
 
 
 def split(records: tuple[Record, ...]) -> Split:
-    """Divide a run's wall time."""
+    """Divide a run's wall time.
+
+    A wait is the start-up of a server (from its deployment to its admission; a twin's start-up ends with its warm-up and
+    is counted with that), and every gap in a shift or soak that is longer than WAIT_S and ends in no measurement: the
+    loop does nothing else for so long.
+    """
     prompts = waits = 0.0
-    dwelling = {Phase.SHIFT, Phase.SOAK}
-    phase = Phase.PREFLIGHT
-    for before, record in zip(records, records[1:], strict=False):
+    phase, deployed_at = Phase.PREFLIGHT, None
+    for before, record in itertools.pairwise(records):
         gap = record.at - before.at
         match record.body:
             case PairMeasured(pair=pair):
                 prompts += pair.incumbent.wall_s + pair.candidate.wall_s
-            case SampleMeasured(sample=sample):
-                prompts += sample.wall_s
             case WarmedUp():
                 prompts += gap
+                deployed_at = None
+            case Deployed():
+                deployed_at = record.at
+            case SnapshotsRead() | PhaseEntered(phase=Phase.ADMIT):
+                if deployed_at is not None:
+                    waits += record.at - deployed_at
+                    deployed_at = None
             case PhaseEntered(phase=entered):
                 phase = entered
-        waited = isinstance(before.body, Deployed) or (phase in dwelling and not isinstance(record.body, PairMeasured))
-        if waited and not isinstance(record.body, (WarmedUp, TrafficShifted)):
-            waits += gap
-        elif isinstance(before.body, Deployed) and isinstance(record.body, WarmedUp):
-            waits += 0.0
+            case LiveRead() if phase in {Phase.SHIFT, Phase.SOAK} and gap > WAIT_S:
+                waits += gap
+            case _:
+                pass
     return Split(wall_s=records[-1].at - records[0].at, prompts_s=prompts, waits_s=waits)
-
-
-def breach_to_safety_ms(records: tuple[Record, ...]) -> list[float]:
-    """Return the time from the deciding pair to the shift that was read back; empty where traffic never moved."""
-    decided = next((one.at for one in records if isinstance(one.body, PairMeasured) and _breach(one.body)), None)
-    safe = next(
-        (one.at for one in records if isinstance(one.body, TrafficShifted) and one.body.stage == "rollback"), None
-    )
-    return [] if decided is None or safe is None else [1000.0 * (safe - decided)]
-
-
-def _breach(body: PairMeasured) -> bool:
-    return body.judgement is not None and body.judgement.outcome is Outcome.BREACH
 
 
 if __name__ == "__main__":

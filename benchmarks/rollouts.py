@@ -2,8 +2,8 @@
 
     python benchmarks/rollouts.py [--times 20] [--only good,parallel] [--write docs/rollouts.md]
 
-Every rollout is one `rollout promote` against real servers behind a real Envoy, with policies/local.yaml. Exits 1 when a
-good release was rolled back or a bad one was not.
+Every rollout is one `rollout promote` against real servers behind a real Envoy, with policies/local.yaml. Exits 1 when
+a good release was rolled back or a bad one was not.
 """
 
 import argparse
@@ -92,11 +92,8 @@ def promote(stack: Path, name: str, *words: str) -> dict:
 
 def render(tallies: dict[str, Tally]) -> str:
     """Return the table as Markdown."""
-    lines = [
-        "| release | rollouts | promoted | rolled back: breach | rolled back: inconclusive | pairs, median (max) "
-        "| median ratio, median | seconds, median |",
-        "|---|---|---|---|---|---|---|---|",
-    ]
+    head = "release|rollouts|promoted|rolled back: breach|rolled back: inconclusive|pairs, median (max)|ratio|seconds"
+    lines = [f"| {head.replace('|', ' | ')} |", "|---|---|---|---|---|---|---|---|"]
     for name, one in tallies.items():
         counts = [one.exits.count(code) for code in (0, 3, 4)]
         lines.append(

@@ -67,7 +67,7 @@ def main() -> int:
     for name, seconds, limit in rows:
         met = "" if limit is None else ("yes" if seconds <= limit else "NO")
         missed |= met == "NO"
-        print(f"{name:18} {seconds:9.3f} {seconds / bare:7.1f} {limit if limit else '':>8}  {met}")
+        print(f"{name:18} {seconds:9.3f} {seconds / bare:7.1f} {limit or '':>8}  {met}")
     weight = base_install_mb()
     missed |= weight > BASE_LIMIT_MB
     print(f"base install beside numpy and scipy: {weight:.0f} MB (limit {BASE_LIMIT_MB:.0f})")

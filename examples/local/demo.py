@@ -6,6 +6,7 @@ import sys
 import threading
 import time
 from pathlib import Path
+from typing import Self
 
 import httpx
 
@@ -27,7 +28,7 @@ class LiveTraffic:
         self.pictures = 0
         self.failures: list[str] = []
 
-    def __enter__(self) -> "LiveTraffic":
+    def __enter__(self) -> Self:
         for one in self._threads:
             one.start()
         return self
@@ -64,7 +65,7 @@ class LiveTraffic:
 
 def rollout(*words: str, expect: int) -> None:
     """Run one rollout command where people can read along, and insist on its exit code."""
-    print(f"\n$ rollout {' '.join(words)}", flush=True)  # noqa: T201 - the demo talks
+    print(f"\n$ rollout {' '.join(words)}", flush=True)
     code = subprocess.run([*ROLLOUT, *words], cwd=HERE, check=False).returncode
     if code != expect:
         sys.exit(f"demo: rollout {words[0]} exited {code}, {expect} was expected")
@@ -90,7 +91,7 @@ def main() -> None:
         rollout("history", expect=0)
     finally:
         subprocess.run([*ROLLOUT, "teardown", "--yes"], cwd=HERE, check=False)
-    print(  # noqa: T201 - the demo talks
+    print(
         f"\ndemo: good was promoted, unoptimised rolled itself back; users sent {users.sent} requests "
         f"({users.pictures} pictures), {len(users.failures)} failed; {time.monotonic() - began:.0f} s"
     )

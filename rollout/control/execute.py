@@ -1,7 +1,7 @@
 """Taking one step. Every choice was made by the planner; this file only does it and reads back what became of it."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
 from typing import assert_never
 
@@ -72,7 +72,7 @@ class Execution:
     world: World
     dossier: Dossier
     view: View
-    jury: Jury
+    jury: Callable[[], Jury]
 
     def take(self, step: Step) -> Body:  # noqa: C901, PLR0911 - one case for each kind of step
         """Take the step and return the record of what was read back.
@@ -192,11 +192,11 @@ class Execution:
                     Role.INCUMBENT: self._target(Role.INCUMBENT, incumbents[step.number % len(incumbents)]),
                     Role.CANDIDATE: self._target(Role.CANDIDATE, candidates[step.number % len(candidates)]),
                 },
-                give_up_factor=math.inf if history else self.jury.stop_ratio(step.stage),
+                give_up_factor=math.inf if history else self.jury().stop_ratio(step.stage),
                 queue_allowance_s=self._queue_allowance_s(step.stage),
             )
         self._keep(pictures)
-        return PairMeasured(pair=pair, judgement=None if history else self.jury.hear(pair))
+        return PairMeasured(pair=pair, judgement=None if history else self.jury().hear(pair))
 
     def _measure_sample(self, step: MeasureSample) -> SampleMeasured:
         instances = self._instances(Role.INCUMBENT)

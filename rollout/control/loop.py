@@ -8,7 +8,15 @@ from typing import assert_never
 
 from rollout.control.execute import Execution, described
 from rollout.control.world import Interrupted, World
-from rollout.errors import InvariantError, PlatformError, UnavailableError
+from rollout.errors import (
+    ConfigError,
+    ConflictError,
+    EvidenceError,
+    InvariantError,
+    PlatformError,
+    RolloutError,
+    UnavailableError,
+)
 from rollout.evidence.dossier import Dossier
 from rollout.evidence.journal import Journal
 from rollout.flow.invariants import check
@@ -16,7 +24,8 @@ from rollout.flow.planner import View, plan
 from rollout.flow.run import DRIFT, Run, advance, fold
 from rollout.flow.steps import CHANGES_WORLD, Act, Conclude, Enter, Finished, Step, Wait
 from rollout.flow.table import follow
-from rollout.model.inventory import Absent, Inventory
+from rollout.gates.jury import Jury
+from rollout.model.inventory import Absent, Inventory, RouterState
 from rollout.model.journal import (
     Body,
     CommandKind,
@@ -33,6 +42,10 @@ from rollout.model.verdict import Reason
 RETRY_S = 0.2
 """Pause after a step that failed, so that a part that is down is not hammered."""
 
+ROUTER_READS = 3
+ROUTER_RETRY_S = 0.05
+"""One unanswered question is no lost router."""
+
 LOOKS_MAX = 100
 """A platform that cannot be seen for this many looks in a row, some 20 s, is lost."""
 
@@ -45,7 +58,7 @@ class Loop:
         self._dossier = dossier
         self._journal = journal
         self._run = fold(journal.records)
-        self._jury = dossier.seat_jury(self._run)
+        self._jury: Jury | None = None
         self._blind = 0
 
     def drive(self) -> Run:
@@ -53,13 +66,16 @@ class Loop:
 
         Raises:
             ConflictError: The lease was lost; this controller changes nothing more.
-            UnavailableError: The journal cannot be written even with its reserve; traffic was sent to the incumbent.
+            RolloutError: The run cannot go on (a journal that cannot be written even with its reserve, damaged
+                evidence, a bug); traffic was sent to the incumbent, and the run is left unfinished.
         """
         try:
             while not self._run.terminal:
                 self._turn()
-        except UnavailableError:
-            self._last_resort()
+        except ConflictError:
+            raise
+        except Exception as error:
+            self._last_resort(error)
             raise
         return self._run
 
@@ -85,7 +101,7 @@ class Loop:
                 phase = follow(self._run.phase, decision.event)
                 self._append(PhaseEntered(phase=phase, event=decision.event, reasons=decision.reasons))
             case Conclude():
-                verdict = self._dossier.conclude(self._jury, self._run, decision.stage)
+                verdict = self._dossier.conclude(self._seated(), self._run, decision.stage)
                 fingerprint = "" if decision.stage == DRIFT else self._run.fingerprint()
                 self._append(VerdictGiven(verdict=verdict, fingerprint=fingerprint))
             case Act():
@@ -96,7 +112,14 @@ class Loop:
                 assert_never(decision)
 
     def _take_commands(self) -> None:
-        for command in self._world.inbox.pending():
+        try:
+            said = self._world.inbox.pending()
+        except EvidenceError as error:
+            # A word that cannot be read may be an abort: the safe reading is taken.
+            said = ()
+            if self._run.aborted is None:
+                self._append(self._abort(by="an unreadable command", reason=str(error)))
+        for command in said:
             if all(command.id != known.id for known in self._run.commands):
                 self._append(command)
             self._world.inbox.remove(command.id)
@@ -118,28 +141,36 @@ class Loop:
 
     def _look(self) -> View:
         slots = self._world.platform.observe()
-        router = self._world.router
-        try:
-            state = Absent(reason="this command has no router") if router is None else router.read()
-        except UnavailableError as error:
-            state = Absent(reason=str(error))
         return View(
             policy=self._dossier.policy,
             prompts=self._dossier.prompts,
             run=self._run,
-            inventory=Inventory(slots=slots, router=state),
+            inventory=Inventory(slots=slots, router=self._read_router()),
             now=self._world.clock.now(),
         )
+
+    def _read_router(self) -> RouterState | Absent:
+        router = self._world.router
+        if router is None:
+            return Absent(reason="this command has no router")
+        for attempt in range(ROUTER_READS):
+            try:
+                return router.read()
+            except UnavailableError as error:
+                lost = Absent(reason=str(error))
+                if attempt + 1 < ROUTER_READS:
+                    self._rest(ROUTER_RETRY_S)
+        return lost
 
     def _act(self, view: View, step: Step) -> None:
         if isinstance(step, CHANGES_WORLD):
             check(view, step)
             self._append(StepIntended(step=type(step).__name__, args=described(step)))
         try:
-            body = Execution(world=self._world, dossier=self._dossier, view=view, jury=self._jury).take(step)
+            body = Execution(world=self._world, dossier=self._dossier, view=view, jury=self._seated).take(step)
         except Interrupted:
             return
-        except PlatformError as error:
+        except (ConfigError, EvidenceError, PlatformError) as error:
             self._append(StepFailed(step=type(step).__name__, error=type(error).__name__, message=str(error)))
             self._rest(RETRY_S)
             return
@@ -148,9 +179,15 @@ class Loop:
     def _append(self, body: Body) -> None:
         record = self._journal.append(body, at=self._world.clock.now())
         self._run = advance(self._run, record)
-        if isinstance(body, HistoryStored):
+        if isinstance(body, HistoryStored) and self._jury is not None:
             self._jury.use_history(self._dossier.baseline(body.baseline).history)
         self._world.listener.recorded(record, self._run)
+
+    def _seated(self) -> Jury:
+        """Return the jury, seated when it is first needed: a rollback must not wait for evidence to be readable."""
+        if self._jury is None:
+            self._jury = self._dossier.seat_jury(self._run)
+        return self._jury
 
     def _rest(self, seconds: float) -> None:
         try:
@@ -159,9 +196,12 @@ class Loop:
         except Interrupted:
             return
 
-    def _last_resort(self) -> None:
-        """Send traffic to the incumbent without a journal: a full disk must not leave it on a candidate."""
+    def _last_resort(self, cause: Exception) -> None:
+        """Send traffic to the incumbent without a journal: nothing must leave it on a candidate."""
         router, shifted, incumbent = self._world.router, self._run.shifted, self._run.request.incumbent
         if router is None or shifted is None or incumbent not in shifted.targets:
             return
-        router.apply(weights=all_on(incumbent), targets={incumbent: shifted.targets[incumbent]})
+        try:
+            router.apply(weights=all_on(incumbent), targets={incumbent: shifted.targets[incumbent]})
+        except RolloutError as error:
+            cause.add_note(f"traffic could not be sent back to {incumbent} either: {error}")

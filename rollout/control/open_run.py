@@ -72,6 +72,9 @@ def begin(state: Path, wish: Wish, world: World, *, generation: int) -> OpenRun:
         EvidenceError: The journal that tells what stands is damaged.
     """
     roles = _cast(standing(state), wish)
+    prompts, budget = len(wish.prompts.prompts), wish.policy.latency.pairs_max
+    if prompts > budget:
+        raise ConfigError(f"{prompts} prompts cannot all be compared in latency.pairs_max {budget} pairs; use fewer")
     if wish.kind in {RunKind.PROMOTE, RunKind.BOOTSTRAP}:
         world.platform.check(roles.release)
     name = f"{wish.kind.value}-{roles.release.name}" if wish.kind is not RunKind.PROMOTE else roles.release.name
@@ -93,6 +96,9 @@ def begin(state: Path, wish: Wish, world: World, *, generation: int) -> OpenRun:
         requested_by=wish.requested_by,
         environment=wish.environment,
     )
+    for stale in world.inbox.pending():
+        # It was said to an earlier run; whoever speaks to this one does so after its first record.
+        world.inbox.remove(stale.id)
     journal = Journal.create(folder.journal, fence=world.lease, first=request, at=world.clock.now())
     return OpenRun(journal=journal, dossier=open_dossier(objects, request), resumed=False)
 

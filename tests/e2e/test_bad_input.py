@@ -9,8 +9,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-
-from e2e_stack import Users, kill, wait_until
+from e2e_stack import Users, envoys, kill, wait_until
 
 from rollout.evidence.runs import run_ids
 
@@ -184,8 +183,6 @@ def test_wrong_argument_and_unknown_command_exit_2_with_a_hint(stack):
 
 
 def test_killed_router_between_rollouts_is_restarted_by_the_next_one(stack):
-    from test_killed import envoys
-
     stack.bootstrap()
     kill(envoys(stack)[0])
     assert stack.run("promote", stack.release("good")).code == 0

@@ -5,8 +5,10 @@ import os
 import signal
 
 import pytest
-
 from e2e_stack import wait_until
+
+from rollout.control.standing import standing
+from rollout.evidence.baselines import BaselineStore
 
 pytestmark = pytest.mark.slow
 
@@ -100,9 +102,6 @@ def test_verify_passes_what_was_promoted_and_finds_what_drifted(stack):
 
 def slow_down(stack):
     """Make the stored baseline three times faster than the server ever was: today then looks three times slower."""
-    from rollout.evidence.baselines import BaselineStore
-    from rollout.control.standing import standing
-
     store = BaselineStore(stack.state / "baselines")
     baseline = store.get(standing(stack.state).release.digest)
     faster = {prompt: [one / 3.0 for one in values] for prompt, values in baseline.latency_s.items()}

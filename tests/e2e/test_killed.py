@@ -6,13 +6,11 @@ Envoy, and no process that no slot knows.
 
 import json
 
-import psutil
 import pytest
+from e2e_stack import Users, envoys, kill, wait_until
 
-from e2e_stack import Users, kill, wait_until
-
-from rollout.evidence.runs import run_ids
 from rollout.evidence.replay import replay
+from rollout.evidence.runs import run_ids
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
 
@@ -40,15 +38,6 @@ def check_world(stack, *, code):
     expected = {serving} | ({"blue", "green"} if code == 0 else set())
     assert in_slots <= expected, (in_slots, expected)
     assert len(envoys(stack)) == 1
-
-
-def envoys(stack):
-    found = []
-    for one in psutil.process_iter(["cmdline"]):
-        line = " ".join(one.info["cmdline"] or [])
-        if "envoy" in line and str(stack.state) in line:
-            found.append(one)
-    return found
 
 
 @pytest.mark.parametrize(

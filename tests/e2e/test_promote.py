@@ -4,7 +4,6 @@ import json
 import shutil
 
 import pytest
-
 from e2e_stack import Users, kill, wait_until
 
 pytestmark = pytest.mark.slow

@@ -6,7 +6,6 @@ import signal
 import time
 
 import pytest
-
 from e2e_stack import wait_until
 
 from rollout.evidence.runs import run_ids
@@ -23,7 +22,7 @@ def test_second_promote_exits_6_and_changes_nothing(stack):
     assert second.code == 6
     assert "held" in second.err or "holds" in second.err
     assert second.data["exit"] == 6
-    out, err = first.communicate(timeout=120)
+    _, err = first.communicate(timeout=120)
     assert first.returncode == 0, err
     assert len(run_ids(stack.state)) == 2
 
