@@ -145,8 +145,8 @@ def half_shifted(record: Record) -> bool:
 def split(records: tuple[Record, ...]) -> Split:
     """Divide a run's wall time.
 
-    A wait is the start-up of a server (from its deployment to its admission; a twin's start-up ends with its warm-up and
-    is counted with that), and every gap in a shift or soak that is longer than WAIT_S and ends in no measurement: the
+    A wait is the start-up of a server (from its deployment to its admission; a twin's ends with its warm-up and is
+    counted with that), and every gap in a shift or soak that is longer than WAIT_S and ends in no measurement: the
     loop does nothing else for so long.
     """
     prompts = waits = 0.0

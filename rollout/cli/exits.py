@@ -56,7 +56,7 @@ def exit_of_run(phase: Phase, cause: Event | None, *, wanted_rollback: bool) -> 
         case Phase.DRIFTED:
             return Exit.BREACH
         case Phase.UNDECIDED:
-            return Exit.INCONCLUSIVE
+            return Exit.PLATFORM if cause is Event.LOST else Exit.INCONCLUSIVE
         case Phase.ROLLBACK_INCOMPLETE:
             return Exit.ROLLBACK_INCOMPLETE
         case Phase.REFUSED:

@@ -1,11 +1,13 @@
 """What `promote` would do, told before anything is done: `rollout plan`."""
 
+import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from rollout.cli.exits import Exit
 from rollout.cli.files import LoadedStack
 from rollout.cli.wiring import build_lease, build_platform, build_router
+from rollout.control.open_run import usable
 from rollout.control.standing import Standing, left_over, standing
 from rollout.errors import ConfigError, UnavailableError
 from rollout.evidence.baselines import BaselineStore
@@ -71,8 +73,8 @@ def forecast(stack: LoadedStack, policy: Policy, prompts: PromptSet, release: Re
     return Forecast(
         release=release.name,
         steps=_steps(policy, prompts, now, history=_history_needed(stack, policy, prompts, now)),
-        obstacles=_obstacles(stack, policy, now),
-        notes=_notes(policy, prompts),
+        obstacles=_obstacles(stack, policy, prompts, now),
+        notes=(*_notes(policy, prompts), *_delays(stack, policy, now)),
     )
 
 
@@ -103,12 +105,22 @@ def _steps(policy: Policy, prompts: PromptSet, now: Standing, *, history: bool) 
 
 def _history_needed(stack: LoadedStack, policy: Policy, prompts: PromptSet, now: Standing) -> bool:
     stored = BaselineStore(stack.state / "baselines").get(now.release.digest)
-    if isinstance(stored, Absent) or stored.prompts_digest != prompts.digest:
-        return True
-    return len(stored.aa_ratio) < policy.history.pairs
+    return isinstance(stored, Absent) or not usable(stored, policy, prompts, now=time.time())
 
 
-def _obstacles(stack: LoadedStack, policy: Policy, now: Standing) -> tuple[str, ...]:
+def _delays(stack: LoadedStack, policy: Policy, now: Standing) -> tuple[str, ...]:
+    found = []
+    left_s = (now.standby_until or 0.0) - time.time()
+    if left_s > 0.0:
+        found.append(f"{now.serving.other} is kept hot for {left_s:.0f} s more; promote waits for that")
+    try:
+        build_router(stack, build_lease(stack, policy)).read()
+    except UnavailableError:
+        found.append("the router does not run; promote starts it")
+    return tuple(found)
+
+
+def _obstacles(stack: LoadedStack, policy: Policy, prompts: PromptSet, now: Standing) -> tuple[str, ...]:
     lease = build_lease(stack, policy)
     found: list[str] = []
     left = left_over(stack.state)
@@ -120,11 +132,12 @@ def _obstacles(stack: LoadedStack, policy: Policy, now: Standing) -> tuple[str, 
         found.append(f"the incumbent in {now.serving} is not ready ({detail}); `rollout rollback --stay` restores it")
     try:
         weights = build_router(stack, lease).read().weights
-    except UnavailableError as error:
-        found.append(f"the router does not answer: {error}")
-    else:
-        if weights != all_on(now.serving):
-            found.append(f"traffic stands at {weights}, not all on {now.serving}")
+    except UnavailableError:
+        weights = all_on(now.serving)
+    if weights != all_on(now.serving):
+        found.append(f"traffic stands at {weights}, not all on {now.serving}")
+    if len(prompts.prompts) > policy.latency.pairs_max:
+        found.append(f"{len(prompts.prompts)} prompts are more than latency.pairs_max {policy.latency.pairs_max}")
     return tuple(found)
 
 

@@ -1,9 +1,10 @@
 """Options that many commands share, and how they are read."""
 
+import select
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import IO, TYPE_CHECKING, Any, TextIO, TypeVar, cast
 
 import click
 
@@ -89,12 +90,34 @@ def load_for_rescue(stack_path: Path, policy_path: Path | None) -> "tuple[Loaded
         return stack, kept
 
 
-def console(*, stderr: bool = False) -> "Console":
+class Unstalled:
+    """A stream whose reader may stop reading: what would have to wait is dropped, for a rollout must not wait for it.
+
+    A terminal that is held (Ctrl-S) and a pipe that nobody drains are such readers.
+    """
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+
+    def __getattr__(self, name: str) -> Any:  # noqa: ANN401 - whatever the stream has
+        return getattr(self._stream, name)
+
+    def write(self, text: str) -> int:
+        """Write and flush the text, or drop it where the reader is not ready."""
+        _, ready, _ = select.select([], [self._stream], [], 0)
+        if ready:
+            self._stream.write(text)
+            self._stream.flush()
+        return len(text)
+
+
+def console(stream: "Unstalled | None" = None) -> "Console":
     """Return a console that colours on a terminal and prints plain text in a pipe."""
     from rich.console import Console
 
-    wide = None if (sys.stderr if stderr else sys.stdout).isatty() else 120
-    return Console(stderr=stderr, width=wide, highlight=False, soft_wrap=wide is not None)
+    terminal = (stream or sys.stdout).isatty()
+    file = cast("IO[str]", stream) if stream is not None else None
+    return Console(file=file, width=None if terminal else 120, highlight=False, soft_wrap=not terminal)
 
 
 def listener(output: str, policy: "Policy | None" = None) -> "Listener":
@@ -102,6 +125,7 @@ def listener(output: str, policy: "Policy | None" = None) -> "Listener":
     from rollout.cli.progress import PlainListener, TerminalListener
 
     aside = output == "json"
-    if (sys.stderr if aside else sys.stdout).isatty():
-        return TerminalListener(console(stderr=aside), policy=policy)
-    return PlainListener(lambda line: click.echo(line, err=aside), policy=policy)
+    stream = Unstalled(sys.stderr if aside else sys.stdout)
+    if stream.isatty():
+        return TerminalListener(console(stream=stream), policy=policy)
+    return PlainListener(lambda line: stream.write(f"{line}\n"), policy=policy)

@@ -4,7 +4,7 @@ import os
 import signal
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from types import FrameType
 
 from rollout.control.world import Interrupted
@@ -45,7 +45,9 @@ class ProcessSignals:
         again = bool(self._received)
         self._received = self._received or signal.Signals(number).name
         said = "already rolling back, traffic first" if again else "received: rolling back safely, traffic first"
-        os.write(sys.stderr.fileno(), f"rollout: {signal.Signals(number).name} {said}\n".encode())
+        # The terminal may be gone: that is one of the reasons why signals come.
+        with suppress(OSError, ValueError):
+            os.write(sys.stderr.fileno(), f"rollout: {signal.Signals(number).name} {said}\n".encode())
         if self._interruptible:
             self._interruptible = False
             raise Interrupted

@@ -37,7 +37,7 @@ PLATFORMS = {"local": LocalPlatform}
 ROUTERS = {"envoy": EnvoyRouter}
 
 LEASE_MARGIN_S = 60.0
-"""A lease outlives the longest step (two requests, or a server's grace) by this much."""
+"""A lease outlives the longest step by this much: a slow disk, a busy machine, many shapes to warm up."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,8 +72,17 @@ def environment() -> dict[str, str]:
 
 def build_lease(stack: LoadedStack, policy: Policy) -> FileLease:
     """Return the lease of a stack's state folder."""
-    longest = 2 * policy.deadlines.request_s + stack.stack.platform.grace_s
-    return FileLease(stack.state, holder=who(), ttl_s=longest + LEASE_MARGIN_S, clock=time.time)
+    ttl_s = longest_step_s(stack, policy) + LEASE_MARGIN_S
+    return FileLease(stack.state, holder=who(), ttl_s=ttl_s, clock=time.time)
+
+
+def longest_step_s(stack: LoadedStack, policy: Policy) -> float:
+    """Return how long one step can take at most: it is between steps that the loop listens and renews its lease.
+
+    A pair is two requests, a settling request two more; a warm-up of one instance ends at its third failure. Leaving a
+    slot waits for its live requests, then for its processes.
+    """
+    return 5 * policy.deadlines.request_s + stack.stack.platform.grace_s + stack.stack.router.request_timeout_s
 
 
 def build_platform(stack: LoadedStack, fence: Fence) -> Platform:

@@ -129,7 +129,7 @@ class Execution:
             state = self.view.inventory.slots[slot]
             if isinstance(state, Absent):
                 raise InvariantError(f"{slot} is to be a target and is empty: {state.reason}")
-            targets[slot] = tuple(one.address for one in state.instances)
+            targets[slot] = tuple(one.address for one in state.instances if one.alive)
         seen = self._router().apply(weights=step.weights, targets=targets)
         return TrafficShifted(
             stage=step.stage,
@@ -170,6 +170,7 @@ class Execution:
         instances, sent, failed = self._instances(step.role), 0, 0
         with self.world.signals.interruptible():
             for one in instances:
+                self.world.lease.renew()
                 counts = self.world.driver.warm_up(
                     self._target(step.role, one),
                     self.dossier.prompts,

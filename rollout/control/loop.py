@@ -7,6 +7,7 @@ there. Reads need no intent; changes of the world have one.
 from typing import assert_never
 
 from rollout.control.execute import Execution, described
+from rollout.control.last_resort import send_home
 from rollout.control.world import Interrupted, World
 from rollout.errors import (
     ConfigError,
@@ -14,7 +15,6 @@ from rollout.errors import (
     EvidenceError,
     InvariantError,
     PlatformError,
-    RolloutError,
     UnavailableError,
 )
 from rollout.evidence.dossier import Dossier
@@ -36,7 +36,6 @@ from rollout.model.journal import (
     StepIntended,
     VerdictGiven,
 )
-from rollout.model.roles import all_on
 from rollout.model.verdict import Reason
 
 RETRY_S = 0.2
@@ -75,7 +74,7 @@ class Loop:
         except ConflictError:
             raise
         except Exception as error:
-            self._last_resort(error)
+            send_home(self._world, self._run, error)
             raise
         return self._run
 
@@ -170,7 +169,7 @@ class Loop:
             body = Execution(world=self._world, dossier=self._dossier, view=view, jury=self._seated).take(step)
         except Interrupted:
             return
-        except (ConfigError, EvidenceError, PlatformError) as error:
+        except (ConfigError, EvidenceError, PlatformError, OSError) as error:
             self._append(StepFailed(step=type(step).__name__, error=type(error).__name__, message=str(error)))
             self._rest(RETRY_S)
             return
@@ -195,13 +194,3 @@ class Loop:
                 self._world.clock.sleep(seconds)
         except Interrupted:
             return
-
-    def _last_resort(self, cause: Exception) -> None:
-        """Send traffic to the incumbent without a journal: nothing must leave it on a candidate."""
-        router, shifted, incumbent = self._world.router, self._run.shifted, self._run.request.incumbent
-        if router is None or shifted is None or incumbent not in shifted.targets:
-            return
-        try:
-            router.apply(weights=all_on(incumbent), targets={incumbent: shifted.targets[incumbent]})
-        except RolloutError as error:
-            cause.add_note(f"traffic could not be sent back to {incumbent} either: {error}")

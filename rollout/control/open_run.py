@@ -15,11 +15,12 @@ from rollout.flow.run import Run
 from rollout.model.canonical import digest_json
 from rollout.model.evidence import Baseline
 from rollout.model.inventory import Absent, SlotState
-from rollout.model.journal import RunKind, RunRequested
+from rollout.model.journal import Phase, RunKind, RunRequested
 from rollout.model.policy import Policy
 from rollout.model.prompts import PromptSet
 from rollout.model.release import Release
 from rollout.model.roles import Slot
+from rollout.model.verdict import Reason
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,6 +60,9 @@ def resume(state: Path, run: Run, world: World) -> OpenRun:
     """
     folder = run_folder(state, run.request.run_id)
     journal = Journal.open(folder.journal, fence=world.lease)
+    if journal.cut:
+        text = f"the crash cut off the journal's last line, which was never acknowledged: {journal.cut[:80]}"
+        world.listener.waiting(Reason(code="journal_cut", text=text))
     dossier = open_dossier(ObjectStore(folder.objects, fence=world.lease), run.request)
     return OpenRun(journal=journal, dossier=dossier, resumed=True)
 
@@ -73,7 +77,7 @@ def begin(state: Path, wish: Wish, world: World, *, generation: int) -> OpenRun:
     """
     roles = _cast(standing(state), wish)
     prompts, budget = len(wish.prompts.prompts), wish.policy.latency.pairs_max
-    if prompts > budget:
+    if wish.kind is RunKind.PROMOTE and prompts > budget:
         raise ConfigError(f"{prompts} prompts cannot all be compared in latency.pairs_max {budget} pairs; use fewer")
     if wish.kind in {RunKind.PROMOTE, RunKind.BOOTSTRAP}:
         world.platform.check(roles.release)
@@ -96,9 +100,7 @@ def begin(state: Path, wish: Wish, world: World, *, generation: int) -> OpenRun:
         requested_by=wish.requested_by,
         environment=wish.environment,
     )
-    for stale in world.inbox.pending():
-        # It was said to an earlier run; whoever speaks to this one does so after its first record.
-        world.inbox.remove(stale.id)
+    _forget_stale_commands(world, rescue=wish.kind is RunKind.ROLLBACK)
     journal = Journal.create(folder.journal, fence=world.lease, first=request, at=world.clock.now())
     return OpenRun(journal=journal, dossier=open_dossier(objects, request), resumed=False)
 
@@ -135,13 +137,16 @@ def _cast(now: Standing | Absent, wish: Wish) -> _Cast:
 
 
 def _cast_rollback(now: Standing, *, stay: bool) -> _Cast:
-    if stay or now.standby_until is None:
-        if not stay and now.run.request.incumbent_release is None:
-            raise ConfigError("nothing ran before the first stack; `rollout rollback --stay` restores what serves")
+    """Return to the earlier stack, or restore the one that serves.
+
+    An earlier rollback that is asked for again, or that could not be finished, is restored rather than undone.
+    """
+    again = now.run.request.kind is RunKind.ROLLBACK or now.run.phase is Phase.ROLLBACK_INCOMPLETE
+    if stay or again:
         return _Cast(incumbent=now.serving, release=now.release, incumbent_release=now.release, standby_until=None)
-    if isinstance(now.other, Absent):
-        raise ConfigError(now.other.reason)
-    return _Cast(incumbent=now.serving.other, release=now.release, incumbent_release=now.other, standby_until=None)
+    if isinstance(now.earlier, Absent):
+        raise ConfigError(f"{now.earlier.reason}; `rollout rollback --stay` restores {now.release.name}, which serves")
+    return _Cast(incumbent=now.serving.other, release=now.release, incumbent_release=now.earlier, standby_until=None)
 
 
 def _demanded(release: Release | None) -> Release:
@@ -150,13 +155,28 @@ def _demanded(release: Release | None) -> Release:
     return release
 
 
+def _forget_stale_commands(world: World, *, rescue: bool) -> None:
+    """Remove what was said to earlier runs; whoever speaks to this one does so after its first record."""
+    try:
+        for stale in world.inbox.pending():
+            world.inbox.remove(stale.id)
+    except EvidenceError:
+        # A word that cannot be read must not keep people from rolling back.
+        if not rescue:
+            raise
+
+
 def same_wish(left: Run, wish: Wish) -> bool:
-    """True when the command that left the run unfinished is repeated; a rollback is always repeated."""
-    if left.request.kind is not wish.kind:
-        return False
+    """True when a command is repeated that left its run unfinished, or ended it without sealing the bundle.
+
+    A promotion that has ended is the answer to the same command. A drift check or a rollback that has ended is not:
+    whoever asks again wants the world looked at again.
+    """
+    if left.request.kind is not wish.kind or left.request.policy != _digest(wish.policy):
+        return left.request.kind is wish.kind is RunKind.ROLLBACK and not left.terminal
     if wish.release is None:
-        return True
-    return left.request.release == _digest(wish.release) and left.request.policy == _digest(wish.policy)
+        return not left.terminal
+    return left.request.release == _digest(wish.release)
 
 
 def _fitting_baseline(world: World, roles: _Cast, wish: Wish) -> Baseline | None:
@@ -170,12 +190,20 @@ def _fitting_baseline(world: World, roles: _Cast, wish: Wish) -> Baseline | None
     stored = world.baselines.get(roles.incumbent_release.digest)
     if isinstance(stored, Absent):
         return None
-    fits = stored.prompts_digest == wish.prompts.digest and stored.protocol == protocol_of(wish.policy)
     if wish.kind is RunKind.VERIFY:
-        return stored if fits else None
-    young = world.clock.now() - stored.made_at <= wish.policy.history.age_s_max
-    whole = len(stored.aa_ratio) >= wish.policy.history.pairs
-    return stored if fits and young and whole and _proves_the_same(world, roles.incumbent, stored) else None
+        return stored if _same_protocol(stored, wish.policy, wish.prompts) else None
+    fits = usable(stored, wish.policy, wish.prompts, now=world.clock.now())
+    return stored if fits and _proves_the_same(world, roles.incumbent, stored) else None
+
+
+def usable(stored: Baseline, policy: Policy, prompts: PromptSet, *, now: float) -> bool:
+    """True when a baseline holds a whole and young A/A history that was measured as this policy would measure it."""
+    young = now - stored.made_at <= policy.history.age_s_max
+    return young and len(stored.aa_ratio) >= policy.history.pairs and _same_protocol(stored, policy, prompts)
+
+
+def _same_protocol(stored: Baseline, policy: Policy, prompts: PromptSet) -> bool:
+    return stored.prompts_digest == prompts.digest and stored.protocol == protocol_of(policy)
 
 
 def _proves_the_same(world: World, slot: Slot, stored: Baseline) -> bool:

@@ -3,15 +3,17 @@
 from dataclasses import dataclass
 from pathlib import Path
 
+from rollout.control.last_resort import send_home
 from rollout.control.loop import Loop
 from rollout.control.open_run import OpenRun, Wish, begin, resume, same_wish
 from rollout.control.standing import left_over
 from rollout.control.world import World
-from rollout.errors import ConflictError
+from rollout.errors import ConflictError, EvidenceError, RolloutError
 from rollout.evidence.bundle import seal_bundle
 from rollout.evidence.runs import run_folder
 from rollout.flow.run import Run
-from rollout.model.journal import Record
+from rollout.model.journal import CommandKind, CommandReceived, Record, RunKind
+from rollout.model.verdict import Reason
 from rollout.report.junit import junit_xml
 from rollout.report.markdown import markdown
 from rollout.report.summary import Summary, summarise
@@ -40,13 +42,8 @@ def carry_out(state: Path, wish: Wish, world: World) -> Ended:
         left = left_over(state)
         if left is not None:
             if same_wish(left, wish):
-                return _finish(state, resume(state, left, world), world)
-            if not left.terminal:
-                raise ConflictError(
-                    f"run {left.request.run_id} ({left.request.kind}) is unfinished in phase {left.phase}: "
-                    "repeat its command to finish it, or `rollout abort` to roll it back"
-                )
-            _finish(state, resume(state, left, world), world)
+                return _finish(state, _take_up(state, left, world), world)
+            _clear(state, left, wish, world)
         return _finish(state, begin(state, wish, world, generation=generation), world)
     finally:
         world.lease.release()
@@ -64,9 +61,40 @@ def carry_on(state: Path, world: World) -> Ended | None:
         left = left_over(state)
         if left is None:
             return None
-        return _finish(state, resume(state, left, world), world)
+        return _finish(state, _take_up(state, left, world), world)
     finally:
         world.lease.release()
+
+
+def _take_up(state: Path, left: Run, world: World) -> OpenRun:
+    """Take up a run; where its bundle is too damaged for that, at least send traffic home."""
+    try:
+        return resume(state, left, world)
+    except EvidenceError as error:
+        send_home(world, left, error)
+        raise
+
+
+def _clear(state: Path, left: Run, wish: Wish, world: World) -> None:
+    """Bring what another command left over to its end, so that this one can begin."""
+    if not left.terminal and left.request.kind is not RunKind.VERIFY:
+        raise ConflictError(
+            f"run {left.request.run_id} ({left.request.kind}) is unfinished in phase {left.phase}: "
+            "repeat its command to finish it, or `rollout abort` to roll it back"
+        )
+    try:
+        opened = resume(state, left, world)
+        if not left.terminal:
+            # A drift check changes nothing, so whoever comes next may end it.
+            id_ = f"{left.request.run_id}-superseded"
+            word = CommandReceived(id=id_, command=CommandKind.ABORT, by=wish.requested_by, reason="superseded")
+            opened.journal.append(word, at=world.clock.now())
+        _finish(state, opened, world)
+    except (RolloutError, OSError) as error:
+        if wish.kind is not RunKind.ROLLBACK or isinstance(error, ConflictError):
+            raise
+        # Untidy evidence of an earlier run must not keep people from rolling back.
+        world.listener.waiting(Reason(code="earlier_bundle_not_sealed", text=str(error)))
 
 
 def _finish(state: Path, opened: OpenRun, world: World) -> Ended:

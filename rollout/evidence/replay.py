@@ -3,15 +3,23 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from rollout.errors import EvidenceError
+from rollout.errors import EvidenceError, InvariantError
 from rollout.evidence.bundle import check_bundle
 from rollout.evidence.dossier import Dossier, open_dossier
 from rollout.evidence.objects import ObjectStore
 from rollout.evidence.runs import OBJECTS_NAME
-from rollout.flow.run import HISTORY, Run, advance, begin
+from rollout.flow.run import CANARY, DRIFT, HISTORY, Run, advance, begin
 from rollout.gates.jury import Jury
-from rollout.model.journal import HistoryStored, PairMeasured, Record, RunRequested, VerdictGiven
-from rollout.model.verdict import Verdict
+from rollout.model.journal import (
+    Event,
+    HistoryStored,
+    PairMeasured,
+    PhaseEntered,
+    Record,
+    RunRequested,
+    VerdictGiven,
+)
+from rollout.model.verdict import Outcome, Verdict
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,7 +60,7 @@ def replay(folder: Path, *, unfinished_ok: bool = False) -> Replayed:
         judgements += _heard(jury, record)
         if isinstance(record.body, VerdictGiven):
             verdicts.append(_same_verdict(dossier, jury, run, record.body, seq=record.seq))
-        run = advance(run, record)
+        run = _advanced(run, record)
         if isinstance(record.body, HistoryStored):
             jury.use_history(dossier.baseline(record.body.baseline).history)
     return Replayed(
@@ -63,6 +71,19 @@ def replay(folder: Path, *, unfinished_ok: bool = False) -> Replayed:
         verdicts=tuple(verdicts),
         sealed=run.sealed,
     )
+
+
+def _advanced(run: Run, record: Record) -> Run:
+    """Fold one record, and refuse a way that no rollout may take."""
+    body = record.body
+    if isinstance(body, PhaseEntered) and body.event in {Event.PROVEN, Event.SHIFTED, Event.SOAKED}:
+        given = run.verdicts.get(CANARY)
+        if given is None or given.verdict.outcome is not Outcome.PASS:
+            raise EvidenceError(f"record {record.seq}: {body.event} without a PASS of the canary")
+    try:
+        return advance(run, record)
+    except InvariantError as error:
+        raise EvidenceError(f"record {record.seq}: {error}") from error
 
 
 def _heard(jury: Jury, record: Record) -> int:
@@ -77,6 +98,8 @@ def _heard(jury: Jury, record: Record) -> int:
 
 def _same_verdict(dossier: Dossier, jury: Jury, run: Run, given: VerdictGiven, *, seq: int) -> Verdict:
     again = dossier.conclude(jury, run, given.verdict.stage)
+    if given.verdict.stage != DRIFT and given.fingerprint != run.fingerprint():
+        raise EvidenceError(f"record {seq}: the verdict of {given.verdict.stage} holds for another candidate")
     if again != given.verdict:
         raise EvidenceError(f"record {seq}: the evidence gives {again}, the journal says {given.verdict}")
     return again

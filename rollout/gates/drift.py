@@ -33,6 +33,7 @@ def judge_drift(policy: LatencyGate, baseline: Baseline | None, samples: Sequenc
         "p50_ratio": ratio,
         "p50_ratio_lower": bounds.lower,
         "p50_ratio_upper": bounds.upper,
+        "p50_ratio_max": policy.p50_ratio_max,
         "requests": len(today),
         "requests_failed": int(np.isinf(today).sum()),
         "baseline_requests": len(then),

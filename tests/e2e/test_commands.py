@@ -74,6 +74,54 @@ def test_rollback_after_promotion_returns_to_the_standby_at_once(stack):
     assert stack.status()["serving"]["release"] == "blue"
 
 
+def test_rollback_after_a_failed_rollout_returns_to_the_release_before_the_one_that_serves(stack):
+    stack.bootstrap()
+    assert stack.run("promote", stack.release("good")).code == 0
+    assert stack.run("promote", stack.release("wrong", "--prediction", "v_prediction", RELEASE="good")).code == 3
+    assert stack.status()["serving"]["release"] == "good"
+    ran = stack.run("rollback")
+    assert ran.code == 0, ran.err
+    assert stack.status()["serving"]["release"] == "blue"
+    assert stack.weights() == {"blue": 100, "green": 0}
+
+
+def test_rollback_of_the_first_stack_is_refused_with_what_to_do(stack):
+    stack.bootstrap()
+    ran = stack.run("rollback")
+    assert ran.code == 2
+    assert "--stay" in ran.err
+
+
+def test_rollback_ends_a_drift_check_and_then_rolls_back(stack):
+    stack.policy |= {"standby_s": 600.0, "drift": {"requests": 5000}}
+    stack.bootstrap()
+    assert stack.run("promote", stack.release("good")).code == 0
+    verify = stack.start("verify")
+    wait_until(lambda: stack.status()["run"].get("kind") == "verify")
+    ran = stack.run("rollback")
+    assert ran.code == 0, ran.err
+    assert stack.weights() == {"blue": 100, "green": 0}
+    verify.communicate(timeout=60)
+    assert verify.returncode == 4
+
+
+def test_rollback_works_without_the_prompt_file_and_status_without_the_policy(stack):
+    stack.policy["standby_s"] = 600.0
+    stack.bootstrap()
+    assert stack.run("promote", stack.release("good")).code == 0
+    (stack.state / "commands").mkdir(exist_ok=True)
+    (stack.state / "commands" / "garbage.json").write_text("not a command")
+    broken = stack.root / "gone.yaml"
+    assert stack.run("status", "--policy", broken).code == 0
+    stack.write()
+    content = (stack.root / "stack.yaml").read_text().replace("prompts.yaml", "no-such-prompts.yaml")
+    other = stack.root / "other.yaml"
+    other.write_text(content)
+    ran = stack.run("rollback", "--stack", other)
+    assert ran.code == 0, ran.err
+    assert stack.weights() == {"blue": 100, "green": 0}
+
+
 def test_rollback_stay_restores_a_dead_incumbent(stack):
     stack.bootstrap()
     for one in stack.processes():

@@ -48,16 +48,30 @@ def check_world(stack, *, code):
 def test_controller_killed_after_every_record_ends_promoted_or_rolled_back(stack, flags, expected):
     stack.bootstrap()
     for kill_after in range(1, RECORDS_MAX):
-        release = stack.release(f"r{kill_after}-{expected}", *flags)
+        # Another name each time, and one content, so that what is promoted has a history already.
+        release = stack.release(f"r{kill_after}-{expected}", *flags, RELEASE="good")
         crashed = stack.run("promote", release, crash_after=kill_after)
         if crashed.code == expected:
             assert kill_after > 20, "the whole run has fewer records than any rollout could have"
             return
-        assert crashed.code == -9, (kill_after, crashed.code, crashed.err)
-        ran = stack.run("promote", release, "--output", "json")
-        assert ran.code == expected, (kill_after, ran.code, ran.err)
-        check_world(stack, code=expected)
+        finish_after_crash(stack, release, crashed, expected=expected)
     pytest.fail("the run never ended before the count of records")
+
+
+@pytest.mark.parametrize("kill_after", [1, 2, 3, 4, 5, 30, 57, 58, 60, 112, 113, 114])
+def test_controller_killed_while_the_history_is_measured_ends_promoted(bare_stack, kill_after):
+    bare_stack.bootstrap()
+    release = bare_stack.release("good")
+    crashed = bare_stack.run("promote", release, crash_after=kill_after)
+    finish_after_crash(bare_stack, release, crashed, expected=0)
+
+
+def finish_after_crash(stack, release, crashed, *, expected):
+    """Give the same command again, and check how the world stands then."""
+    assert crashed.code == -9, (crashed.code, crashed.err)
+    ran = stack.run("promote", release, "--output", "json")
+    assert ran.code == expected, (ran.code, ran.err)
+    check_world(stack, code=expected)
 
 
 @pytest.mark.parametrize("stage", ["canary", "shift-50", "shift-100"])

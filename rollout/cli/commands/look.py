@@ -2,12 +2,12 @@
 
 import json
 import time
-from contextlib import closing
+from contextlib import closing, suppress
 from pathlib import Path
 
 import click
 
-from rollout.cli.options import console, listener, load, output_option, policy_option, stack_option
+from rollout.cli.options import console, listener, load_for_rescue, output_option, policy_option, stack_option
 
 WATCH_POLL_S = 0.2
 
@@ -21,7 +21,7 @@ def status(stack_path: Path, policy_path: Path | None, output: str) -> int:
     from rollout.cli.render import render_status
     from rollout.cli.survey import survey
 
-    stack, policy = load(stack_path, policy_path)
+    stack, policy = load_for_rescue(stack_path, policy_path)
     seen = survey(stack, policy)
     if output == "json":
         click.echo(json.dumps(seen.to_json(), indent=2))
@@ -36,11 +36,11 @@ def status(stack_path: Path, policy_path: Path | None, output: str) -> int:
 @output_option
 def history(limit: int, stack_path: Path, output: str) -> int:
     """List earlier runs, newest first."""
+    from rollout.cli.files import load_stack
     from rollout.cli.render import render_history
     from rollout.cli.survey import past_runs
 
-    stack, _ = load(stack_path, None)
-    rows = past_runs(stack.state, limit=limit)
+    rows = past_runs(load_stack(stack_path).state, limit=limit)
     if output == "json":
         click.echo(json.dumps({"runs": [row.to_json() for row in rows]}, indent=2))
     else:
@@ -58,7 +58,7 @@ def watch(once: bool, stack_path: Path) -> int:  # noqa: FBT001 - click passes f
     from rollout.evidence.runs import run_folder, run_ids
     from rollout.flow.run import advance, begin
 
-    stack, policy = load(stack_path, None)
+    stack, policy = load_for_rescue(stack_path, None)
     newest = left_over(stack.state)
     known = run_ids(stack.state)
     if newest is None:
@@ -66,7 +66,7 @@ def watch(once: bool, stack_path: Path) -> int:  # noqa: FBT001 - click passes f
         return 0
     path = run_folder(stack.state, newest.request.run_id).journal
     shown, run = 0, None
-    with closing(listener("text", policy)) as watcher:
+    with suppress(KeyboardInterrupt), closing(listener("text", policy)) as watcher:
         while True:
             for record in read_journal(path, tolerate_torn=True)[shown:]:
                 run = begin(record) if run is None else advance(run, record)
@@ -75,3 +75,4 @@ def watch(once: bool, stack_path: Path) -> int:  # noqa: FBT001 - click passes f
             if once or (run is not None and run.sealed):
                 return 0
             time.sleep(WATCH_POLL_S)
+    return 0

@@ -2,7 +2,7 @@
 
 import json
 import sys
-from contextlib import closing
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,8 +11,10 @@ import click
 from rollout.cli.options import console, listener, load, load_for_rescue, output_option, policy_option, stack_option
 
 if TYPE_CHECKING:
+    from rollout.cli.files import LoadedStack
     from rollout.control.session import Ended
     from rollout.model.journal import RunKind
+    from rollout.model.prompts import PromptSet
 
 RELEASE = click.argument("release_path", metavar="RELEASE", type=click.Path(path_type=Path))
 
@@ -59,7 +61,7 @@ def verify(stack_path: Path, policy_path: Path | None, output: str) -> int:
 def rollback(stay: bool, stack_path: Path, policy_path: Path | None, output: str) -> int:  # noqa: FBT001 - click passes flags
     """Send all traffic back to the stack that served before the last promotion.
 
-    While a rollout is under way this is `rollout abort`.
+    A rollout that is under way is aborted first; where that already returned traffic, nothing more is done.
 
     Exit codes: 0 rolled back, 2 there is nothing to go back to, 5 platform, 7 incomplete: a person is needed.
     """
@@ -70,8 +72,12 @@ def rollback(stay: bool, stack_path: Path, policy_path: Path | None, output: str
     left = left_over(stack.state)
     if left is not None and not left.terminal and left.request.kind is not RunKind.ROLLBACK:
         from rollout.cli.commands.speak import end_run
+        from rollout.model.journal import Phase
 
-        return end_run(stack_path, policy_path, "rollback asked for", output)
+        ended = end_run(stack_path, policy_path, "rollback asked for", output)
+        if ended.phase is Phase.ROLLED_BACK:
+            click.echo(f"{ended.request.run_id}: rolled back; traffic is where it was before", err=True)
+            return 0
     return _carry_out(RunKind.ROLLBACK, stack_path, policy_path, output, stay=stay)
 
 
@@ -116,7 +122,7 @@ def _carry_out(
         kind=kind,
         stack=stack.stack.name,
         policy=policy,
-        prompts=load_prompts(stack.prompts),
+        prompts=_known_prompts(stack) if rescue else load_prompts(stack.prompts),
         release=None if release_path is None else load_release(release_path),
         stay=stay,
         requested_by=who(),
@@ -134,6 +140,16 @@ def _carry_out(
     return tell(ended, output)
 
 
+def _known_prompts(stack: "LoadedStack") -> "PromptSet":
+    """Return the newest run's prompts: a rollback sends none, and must not fail for a file that it does not use."""
+    from rollout.cli.files import load_prompts
+    from rollout.control.standing import newest_prompts
+    from rollout.model.inventory import Absent
+
+    known = newest_prompts(stack.state)
+    return load_prompts(stack.prompts) if isinstance(known, Absent) else known
+
+
 def tell(ended: "Ended", output: str) -> int:
     """Print how a run ended and return its exit code."""
     from rollout.cli.exits import exit_of_run
@@ -143,13 +159,15 @@ def tell(ended: "Ended", output: str) -> int:
 
     wanted = ended.run.request.kind is RunKind.ROLLBACK
     code = exit_of_run(ended.run.phase, ended.run.cause, wanted_rollback=wanted)
-    if output == "json":
-        told = to_json(ended.summary) | {"exit": int(code), "bundle": str(ended.folder), "resumed": ended.resumed}
-        sys.stdout.write(json.dumps(told, indent=2) + "\n")
-        return int(code)
-    out = console()
-    render_summary(out, ended.summary)
-    out.print(f"bundle    {ended.folder}", markup=False)
-    out.print(f"pictures  {ended.folder / 'objects'}", markup=False)
-    out.print(f"exit      {int(code)} {code.name.lower()}", markup=False)
+    # Whoever reads may be gone; how the run ended stands all the same.
+    with suppress(OSError):
+        if output == "json":
+            told = to_json(ended.summary) | {"exit": int(code), "bundle": str(ended.folder), "resumed": ended.resumed}
+            sys.stdout.write(json.dumps(told, indent=2) + "\n")
+            return int(code)
+        out = console()
+        render_summary(out, ended.summary)
+        out.print(f"bundle    {ended.folder}", markup=False)
+        out.print(f"pictures  {ended.folder / 'objects'}", markup=False)
+        out.print(f"exit      {int(code)} {code.name.lower()}", markup=False)
     return int(code)

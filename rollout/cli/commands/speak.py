@@ -1,12 +1,17 @@
 """Commands by which a person speaks to a run: pause, resume, approve, abort; and teardown."""
 
+import json
 import time
 from contextlib import closing
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from rollout.cli.options import listener, load_for_rescue, output_option, policy_option, stack_option
+
+if TYPE_CHECKING:
+    from rollout.flow.run import Run
 
 REASON = click.option("--reason", default="", help="Why; it is kept in the journal.")
 
@@ -37,6 +42,14 @@ def approve(reason: str, stack_path: Path) -> int:
 
     Nobody can approve away a missing proof: traffic moves only after a PASS.
     """
+    from rollout.control.standing import left_over
+    from rollout.errors import ConfigError
+    from rollout.flow.run import CANARY
+
+    stack, _ = load_for_rescue(stack_path, None)
+    run = left_over(stack.state)
+    if run is not None and not run.terminal and CANARY not in run.verdicts:
+        raise ConfigError(f"{run.request.run_id} is in phase {run.phase} and waits for nobody's approval")
     return _say("approve", reason, stack_path)
 
 
@@ -50,40 +63,57 @@ def abort(reason: str, stack_path: Path, policy_path: Path | None, output: str) 
 
     If its controller is gone, this command takes its place.
     """
-    return end_run(stack_path, policy_path, reason, output)
+    return _tell_end(end_run(stack_path, policy_path, reason, output), output)
 
 
-def end_run(stack_path: Path, policy_path: Path | None, reason: str, output: str) -> int:
-    """Abort the current run: by word to its controller, or, if that is gone, by taking the run up.
+def end_run(stack_path: Path, policy_path: Path | None, reason: str, output: str) -> "Run":
+    """Abort the current run and wait until it is over: by word to its controller, or, if that is gone, by taking it up.
 
     Raises:
         ConfigError: No run is unfinished.
+        ConflictError: Its controller does not answer.
     """
-    from rollout.cli.commands.promote import tell
     from rollout.cli.signals import ProcessSignals
-    from rollout.cli.wiring import build_world
+    from rollout.cli.wiring import build_world, longest_step_s
     from rollout.control.session import carry_on
+    from rollout.control.standing import load_run
     from rollout.errors import ConflictError
 
     stack, policy = load_for_rescue(stack_path, policy_path)
     run_id = _post("abort", reason, stack.state)
     signals, watcher = ProcessSignals(), listener(output, policy)
     world = build_world(stack, policy, signals=signals, listener=watcher, moves_traffic=True)
-    deadline = time.monotonic() + 3 * policy.deadlines.request_s + policy.deadlines.rollback_s
-    while time.monotonic() < deadline:
-        if _is_over(stack.state, run_id):
-            click.echo(f"{run_id}: ended; `rollout explain {run_id}` tells how", err=output == "json")
-            return 0
+    deadline = time.monotonic() + 2 * longest_step_s(stack, policy) + policy.deadlines.rollback_s
+    while time.monotonic() < deadline and not signals.received:
+        run = load_run(stack.state, run_id)
+        if run.sealed:
+            return run
         try:
             with closing(watcher):
                 signals.install()
-                ended = carry_on(stack.state, world)
+                carry_on(stack.state, world)
         except ConflictError:
             time.sleep(ANSWER_POLL_S)
-        else:
-            if ended is not None:
-                return 0 if tell(ended, output) in {0, 3, 4} else 7
-    raise ConflictError(f"{run_id}: its controller has not answered; is it stopped? See `rollout status`")
+    raise ConflictError(f"{run_id}: its controller has not answered yet; `rollout status` shows what it does")
+
+
+def _tell_end(run: "Run", output: str) -> int:
+    """Say how an aborted run ended; return the exit code."""
+    from rollout.cli.exits import Exit
+    from rollout.model.journal import Phase
+
+    run_id, phase = run.request.run_id, run.phase.value.replace("_", " ")
+    match run.phase:
+        case Phase.ROLLBACK_INCOMPLETE:
+            code, text = Exit.ROLLBACK_INCOMPLETE, f"{phase}, a person is needed"
+        case Phase.PROMOTED:
+            code, text = Exit.CONFLICT, f"{phase} before the word arrived; `rollout rollback` goes back"
+        case _:
+            code, text = Exit.PASS, phase
+    click.echo(f"{run_id}: {text}; `rollout explain {run_id}` tells why", err=True)
+    if output == "json":
+        click.echo(json.dumps({"run_id": run_id, "phase": run.phase.value, "exit": int(code)}))
+    return int(code)
 
 
 @click.command("teardown")
@@ -131,9 +161,3 @@ def _post(word: str, reason: str, state: Path) -> str:
         raise ConfigError("no run is under way; `rollout history` lists what was")
     Inbox(state / "commands").post(CommandKind(word), who(), reason)
     return run.request.run_id
-
-
-def _is_over(state: Path, run_id: str) -> bool:
-    from rollout.control.standing import load_run
-
-    return load_run(state, run_id).sealed
