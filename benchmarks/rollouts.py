@@ -73,7 +73,7 @@ def measured(stack: Path, name: str, times: int) -> Tally:
         ratio = canary["p50"]
         tally.ratios.append(ratio["value"] if "value" in ratio else float("nan"))
         tally.seconds.append(time.monotonic() - began)
-        print(f"{name}: {told['ending']}, exit {told['exit']}, {canary['pairs']} pairs", file=sys.stderr, flush=True)
+        print(f"{name}: {told['ending']}, exit {told['exit']}, {canary['requests']} pairs", file=sys.stderr, flush=True)
     return tally
 
 

@@ -114,7 +114,7 @@ class Execution:
         release = self.dossier.release if step.purpose == "candidate" else self.dossier.incumbent_release
         if release is None:
             raise InvariantError("the first stack of all has no incumbent to deploy")
-        state = self.world.platform.deploy(step.slot, release)
+        state = self.world.platform.deploy(step.slot, release, restart=step.restart)
         return Deployed(
             slot=step.slot,
             purpose=step.purpose,
@@ -129,7 +129,11 @@ class Execution:
             state = self.view.inventory.slots[slot]
             if isinstance(state, Absent):
                 raise InvariantError(f"{slot} is to be a target and is empty: {state.reason}")
-            targets[slot] = tuple(one.address for one in state.instances if one.alive)
+            living = [one for one in state.instances if one.alive]
+            ready = [one for one in living if one.ready]
+            if not living:
+                raise InvariantError(f"{slot} is to be a target and nothing in it is alive")
+            targets[slot] = tuple(one.address for one in ready or living)
         seen = self._router().apply(weights=step.weights, targets=targets)
         return TrafficShifted(
             stage=step.stage,

@@ -7,7 +7,7 @@ from rollout.errors import InvariantError
 from rollout.flow.planner import View
 from rollout.flow.run import ADMISSION, CANARY
 from rollout.flow.steps import Deploy, Retire, Shift, Step
-from rollout.model.inventory import Absent
+from rollout.model.inventory import Absent, SlotState
 from rollout.model.journal import Phase, RunKind
 from rollout.model.roles import Role
 from rollout.model.verdict import Outcome
@@ -38,8 +38,15 @@ def _traffic_has_ready_endpoints(view: View, step: Shift) -> None:
         if step.weights.of(slot) == 0:
             continue
         state = view.inventory.slots[slot]
-        if slot not in step.targets or isinstance(state, Absent) or not state.ready:
+        able = slot in step.targets and isinstance(state, SlotState) and (state.ready or _last_refuge(view, state))
+        if not able:
             raise InvariantError(f"traffic must not go to {slot}, which has no ready endpoint")
+
+
+def _last_refuge(view: View, state: SlotState) -> bool:
+    """A rollback must not leave traffic with nobody because a probe of the incumbent is late: alive is enough then."""
+    back = view.run.phase is Phase.ROLLBACK and state is view.slot(Role.INCUMBENT)
+    return back and len(state.dead) < len(state.instances)
 
 
 def _traffic_follows_proof(view: View, step: Shift) -> None:
@@ -70,11 +77,23 @@ def _incumbent_is_untouched(view: View, step: Deploy) -> None:
     incumbent = step.slot is view.run.request.incumbent
     if incumbent and (step.purpose != "incumbent" or view.run.phase is not Phase.ROLLBACK):
         raise InvariantError(f"{step.slot} holds the incumbent; only a rollback may restore it")
+    if step.purpose == "incumbent" and not incumbent:
+        raise InvariantError(f"{step.slot} is not the incumbent's; it must not be restored there")
+    state = view.inventory.slots[step.slot]
+    ready = {one.uid for one in state.instances if one.ready} if isinstance(state, SlotState) else set()
+    if ready.intersection(step.restart):
+        raise InvariantError(f"{step.slot}: a ready instance must not be restarted")
+    if step.restart and not incumbent:
+        raise InvariantError(f"{step.slot}: only the incumbent's instances are restarted")
 
 
 def _slot_with_traffic_is_not_swapped(view: View, step: Deploy) -> None:
     router = view.inventory.router
-    if step.purpose != "incumbent" and not isinstance(router, Absent) and router.weights.of(step.slot) > 0:
+    if (
+        step.slot is not view.run.request.incumbent
+        and not isinstance(router, Absent)
+        and router.weights.of(step.slot) > 0
+    ):
         raise InvariantError(f"{step.slot} takes traffic and must not be deployed anew")
 
 

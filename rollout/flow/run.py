@@ -83,6 +83,8 @@ class Run:
     history: str | None = None
     """Object digest of the baseline whose A/A history is used."""
     snapshots: SnapshotsRead | None = None
+    restored: SnapshotsRead | None = None
+    """What was read of the incumbent during ROLLBACK, since it was last deployed there."""
     warmed: frozenset[str] = frozenset()
     """Instance uids that had their warm-up."""
     pairs: Mapping[str, tuple[Pair, ...]] = field(default_factory=dict)
@@ -203,6 +205,7 @@ def _told(run: Run, record: Record) -> Run:  # noqa: C901, PLR0911, PLR0912 - on
                 _worked(run),
                 deployed=_with(run.deployed, body.slot, body),
                 deployed_at=_with(run.deployed_at, body.slot, record.at),
+                restored=None if body.slot is run.request.incumbent else run.restored,
             )
         case Retired() as body:
             left = {slot: one for slot, one in run.deployed.items() if slot is not body.slot}
@@ -210,7 +213,9 @@ def _told(run: Run, record: Record) -> Run:  # noqa: C901, PLR0911, PLR0912 - on
         case RouterStopped():
             return replace(_worked(run), shifted=None)
         case SnapshotsRead() as body:
-            return replace(_worked(run), snapshots=body)
+            # What was admitted stays what it is: a rollback reads only to compare with it.
+            rollback = run.phase is Phase.ROLLBACK
+            return replace(_worked(run), restored=body) if rollback else replace(_worked(run), snapshots=body)
         case WarmedUp() as body:
             return replace(_worked(run), warmed=run.warmed | set(body.pod_uids))
         case PairMeasured() as body:

@@ -15,6 +15,8 @@ class Deploy:
     slot: Slot
     purpose: Literal["candidate", "twin", "incumbent"]
     block: int = 0
+    restart: tuple[str, ...] = ()
+    """Uids of the incumbent's instances that hang: to be ended and started anew though they live."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,6 +1,6 @@
 """What the loop needs of a platform."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Protocol
 
 from rollout.model.inventory import Absent, SlotState
@@ -25,11 +25,18 @@ class Platform(Protocol):
             ConfigError: For example, the command does not exist.
         """
 
-    def deploy(self, slot: Slot, release: Release) -> SlotState:
+    def deploy(self, slot: Slot, release: Release, *, restart: Collection[str] = ()) -> SlotState:
         """Make the slot run this release; return at once, readiness comes later.
 
-        A slot that already runs this release with live instances is left alone. A slot that runs another release,
-        or whose instances are dead, is emptied first.
+        In a slot that already runs this release, only its dead instances are started anew, under new uids, and those
+        that `restart` names; the others are left alone, whether they are ready or not. A slot that runs another
+        release is emptied first.
+
+        Args:
+            slot: Where.
+            release: What.
+            restart: Uids of instances to end and start anew though they live; one that is not there any more is
+                done already, so that a repeated deploy restarts nothing twice.
 
         Raises:
             ConflictError: The lease was lost.

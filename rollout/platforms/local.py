@@ -6,15 +6,15 @@ between the two is followed by one that finds the process by its uid. Everything
 its environment, so what no record names is found and ended too.
 """
 
+import http.client
 import secrets
 import signal
 import time
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
-import httpx
 from pydantic import Field, ValidationError
 
 from rollout import processes
@@ -25,7 +25,7 @@ from rollout.model.fence import Fence
 from rollout.model.inventory import Absent, Instance, SlotState
 from rollout.model.release import Release
 from rollout.model.roles import Address, Slot
-from rollout.platforms import launch
+from rollout.platforms import launch, probe
 from rollout.processes import ProcessIdentity
 
 if TYPE_CHECKING:
@@ -65,7 +65,7 @@ class LocalPlatform:
         state_dir: Folder of the records and logs; made when missing, readable by its owner only.
         fence: Held around every write and every signal, never while waiting.
         grace_s: Seconds from SIGTERM to SIGKILL.
-        probe_timeout_s: Seconds that a readiness probe may take to connect and to answer.
+        probe_timeout_s: Seconds that a readiness probe may take in all.
     """
 
     def __init__(self, state_dir: Path, fence: Fence, *, grace_s: float = 10.0, probe_timeout_s: float = 1.0) -> None:
@@ -74,11 +74,6 @@ class LocalPlatform:
         self._grace_s = grace_s
         self._probe_timeout_s = probe_timeout_s
         self._children: dict[int, Popen[bytes]] = {}
-        # Each probe connects anew: a server that no longer accepts must not look ready. Proxies are not asked, and
-        # these addresses are loopback, so the environment's settings do not apply.
-        self._probe = httpx.Client(
-            timeout=probe_timeout_s, trust_env=False, limits=httpx.Limits(max_keepalive_connections=0)
-        )
 
     def observe(self) -> Mapping[Slot, SlotState | Absent]:
         """Look at both slots; see `Platform.observe`."""
@@ -90,22 +85,23 @@ class LocalPlatform:
         """Refuse a release that can never start here; see `Platform.check`."""
         launch.check(release)
 
-    def deploy(self, slot: Slot, release: Release) -> SlotState:
+    def deploy(self, slot: Slot, release: Release, *, restart: Collection[str] = ()) -> SlotState:
         """Make the slot run this release; see `Platform.deploy`."""
         launch.check(release)
         with self._fence.hold() as generation:
-            standing = self._guarded_record(slot, generation)
-        if isinstance(standing, SlotRecord) and self._runs(slot, standing, release):
-            return self._state(slot, standing)
-        self._empty(slot)
+            record = self._guarded_record(slot, generation)
+        kept = self._living(slot, record, release, restart)
+        if isinstance(record, SlotRecord) and len(kept) == len(record.instances):
+            return self._state(slot, record)
+        self._empty(slot, kept)
         with self._fence.hold() as generation:
             self._guarded_record(slot, generation)
-            record = self._start(slot, release, generation)
+            record = self._start(slot, release, generation, kept)
         return self._state(slot, record)
 
     def retire(self, slot: Slot) -> None:
         """End everything in the slot; see `Platform.retire`. The logs stay until the next deploy."""
-        self._empty(slot)
+        self._empty(slot, ())
         with self._fence.hold() as generation:
             self._guarded_record(slot, generation)
             self._record_path(slot).unlink(missing_ok=True)
@@ -119,10 +115,6 @@ class LocalPlatform:
         if len(tails) == 1:
             return "\n".join(next(iter(tails.values())))
         return "\n".join(f"{uid}: {line}" for uid, tail in tails.items() for line in tail)
-
-    def close(self) -> None:
-        """Close the probe's client; the slots keep running."""
-        self._probe.close()
 
     def _look(self, slot: Slot) -> SlotState | Absent:
         record = self._record(slot)
@@ -142,22 +134,20 @@ class LocalPlatform:
 
     def _unready_reason(self, uid: str, address: Address) -> str:
         """Ask the instance whether it is ready; empty when it is, else why not."""
-        url = f"http://{address}{wire.PATH_READY}"
         try:
-            with self._probe.stream("GET", url) as answer:
-                said = next(answer.iter_bytes(_REASON_BYTES), b"").decode(errors="replace").strip()
-        except httpx.ConnectError:
+            answer = probe.ask(address, wire.PATH_READY, limit_s=self._probe_timeout_s, text_bytes=_REASON_BYTES)
+        except ConnectionRefusedError:
             return f"nothing listens on {address}"
-        except httpx.TimeoutException:
+        except TimeoutError:
             return f"no answer from {address}{wire.PATH_READY} within {self._probe_timeout_s:g} s"
-        except httpx.HTTPError as error:
-            return f"{address}{wire.PATH_READY} answered nothing usable: {error}"
-        other = answer.headers.get(wire.HEADER_POD_UID)
+        except (OSError, http.client.HTTPException) as error:
+            return f"{address}{wire.PATH_READY} answered nothing usable: {error!r}"
+        other = answer.headers.get(wire.HEADER_POD_UID.lower())
         if other != uid:
             who = f"instance {other!r}" if other else f"a process without {wire.HEADER_POD_UID}"
             return f"somebody else answers on {address}: {who}"
-        if answer.status_code != httpx.codes.OK:
-            return f"{wire.PATH_READY} answered {answer.status_code}{': ' + said if said else ''}"
+        if answer.status != http.client.OK:
+            return f"{wire.PATH_READY} answered {answer.status}{': ' + answer.text if answer.text else ''}"
         return ""
 
     def _death(self, slot: Slot, uid: str, identity: ProcessIdentity | None) -> str:
@@ -174,14 +164,17 @@ class LocalPlatform:
         last = processes.tail(self._log_path(slot, uid), 1)
         return f"{how}; last log line: {last[0]}" if last else f"{how}; its log is empty"
 
-    def _runs(self, slot: Slot, record: SlotRecord, release: Release) -> bool:
-        if record.release_digest != release.digest:
-            return False
-        found = [self._identity(slot, one.uid) for one in record.instances]
-        return all(one is not None and processes.is_alive(one) for one in found)
+    def _living(
+        self, slot: Slot, record: SlotRecord | Absent, release: Release, restart: Collection[str]
+    ) -> tuple[InstanceRecord, ...]:
+        """Return the instances that a deploy of this release leaves alone."""
+        if isinstance(record, Absent) or record.release_digest != release.digest:
+            return ()
+        found = [(one, self._identity(slot, one.uid)) for one in record.instances if one.uid not in restart]
+        return tuple(one for one, identity in found if identity is not None and processes.is_alive(identity))
 
-    def _start(self, slot: Slot, release: Release, generation: int) -> SlotRecord:
-        """Record and start an emptied slot's instances, under the fence.
+    def _start(self, slot: Slot, release: Release, generation: int, kept: tuple[InstanceRecord, ...]) -> SlotRecord:
+        """Record the slot's instances and start those that are not kept, under the fence.
 
         Raises:
             RefusedError: The system would not start the command, or no port is free.
@@ -189,22 +182,24 @@ class LocalPlatform:
         folder = self._slot_dir(slot)
         try:
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-            for stale in (*folder.glob("*.pid.json"), *folder.glob("*.log")):
+            wanted = {path for one in kept for path in (self._pid_path(slot, one.uid), self._log_path(slot, one.uid))}
+            for stale in {*folder.glob("*.pid.json"), *folder.glob("*.log")} - wanted:
                 stale.unlink()
-            ports = launch.choose_ports(release.replicas, avoid=self._recorded_ports())
+            ports = launch.choose_ports(release.replicas - len(kept), avoid=self._recorded_ports())
+            fresh = tuple(
+                InstanceRecord(uid=f"{slot}-g{generation}-{secrets.token_hex(6)}", port=port) for port in ports
+            )
             record = SlotRecord(
                 schema=_SCHEMA,
                 release_digest=release.digest,
                 generation=generation,
                 command=tuple(release.command),
                 env=release.env,
-                instances=tuple(
-                    InstanceRecord(uid=f"{slot}-g{generation}-{secrets.token_hex(6)}", port=port) for port in ports
-                ),
+                instances=(*kept, *fresh),
             )
             processes.replace_file(self._record_path(slot), record.model_dump_json(by_alias=True).encode())
             command = [launch.program(release), *release.command[1:]]
-            for one in record.instances:
+            for one in fresh:
                 env = launch.environment(release, uid=one.uid, port=one.port, slot_dir=folder)
                 child = processes.spawn(command, env=env, log=self._log_path(slot, one.uid))
                 self._children[child.pid] = child
@@ -218,8 +213,8 @@ class LocalPlatform:
         if identity is not None:
             processes.replace_file(self._pid_path(slot, uid), identity.model_dump_json().encode())
 
-    def _empty(self, slot: Slot) -> None:
-        """End every process of the slot: SIGTERM, grace, SIGKILL; returns when all are gone.
+    def _empty(self, slot: Slot, kept: tuple[InstanceRecord, ...]) -> None:
+        """End every process of the slot that belongs to no kept instance: SIGTERM, grace, SIGKILL; waits for the end.
 
         Raises:
             ConflictError: The lease was lost; nothing more is signalled.
@@ -230,7 +225,7 @@ class LocalPlatform:
         while True:
             with self._fence.hold() as generation:
                 self._guarded_record(slot, generation)
-                members = self._members(slot)
+                members = self._members(slot, kept)
                 for one in members:
                     processes.send(one, which)
             if not members:
@@ -246,15 +241,22 @@ class LocalPlatform:
             # Whatever is found from now on was started during the grace, or ignored it.
             which, limit_s = signal.SIGKILL, _KILL_LIMIT_S
 
-    def _members(self, slot: Slot) -> tuple[ProcessIdentity, ...]:
-        """Find every living process of the slot, recorded or not."""
-        record = self._record(slot)
+    def _members(self, slot: Slot, kept: tuple[InstanceRecord, ...]) -> tuple[ProcessIdentity, ...]:
+        """Find every living process of the slot, recorded or not, save those of the kept instances."""
+        record, spared = self._record(slot), {one.uid for one in kept}
         uids = () if isinstance(record, Absent) else tuple(one.uid for one in record.instances)
-        leaders = [one for one in (self._identity(slot, uid) for uid in uids) if one is not None]
         found = list(processes.find_carriers(launch.ENV_SLOT_DIR, str(self._slot_dir(slot))))
-        for leader in leaders:
-            found.extend(processes.find_session(leader))
-        return tuple({one.pid: one for one in found}.values())
+        for uid in uids:
+            if uid not in spared:
+                found.extend(self._family(slot, uid))
+        spared_pids = {one.pid for uid in spared for one in self._family(slot, uid)}
+        return tuple({one.pid: one for one in found if one.pid not in spared_pids}.values())
+
+    def _family(self, slot: Slot, uid: str) -> tuple[ProcessIdentity, ...]:
+        """Find what one instance consists of: its process, the rest of its session, and whoever carries its uid."""
+        leader = self._identity(slot, uid)
+        session = () if leader is None else processes.find_session(leader)
+        return (*session, *processes.find_carriers(wire.ENV_POD_UID, uid))
 
     def _identity(self, slot: Slot, uid: str) -> ProcessIdentity | None:
         """Return the instance's process as recorded, or as found by its uid when the record is missing."""

@@ -20,7 +20,7 @@ import pytest
 from rollout.errors import ConflictError
 from rollout.model.roles import Address, Slot
 from rollout.model.wire import HEADER_COLOR, HEADER_SEND_TO
-from rollout.routers import processes
+from rollout import processes
 from rollout.routers.envoy import EnvoyRouter
 from rollout.routers.envoy_daemon import ENV_ROUTER_DIR
 from rollout.routers.interface import Router

@@ -122,6 +122,7 @@ class Release:
     flat: bool = False
     ready_after_s: float = 1.0
     dies_after_s: float = math.inf
+    replicas: int = 1
     snapshot: CapabilitySnapshot | None = field(default_factory=snapshot_of)
 
     @property
@@ -187,11 +188,10 @@ class SimulatedWorld:
             epoch=router.epoch,
         )
 
-    def deploy(self, slot: Slot, release: Release) -> SlotState | Absent:
-        servers = self.slots[slot]
-        alive = servers is not None and not any(self._is_dead(one) for one in servers)
-        if servers is None or not alive or servers[0].release.digest != release.digest:
-            self.slots[slot] = [self.new_server(slot, release)]
+    def deploy(self, slot: Slot, release: Release, *, restart: tuple[str, ...] = ()) -> SlotState | Absent:
+        standing = [one for one in self.slots[slot] or () if one.release.digest == release.digest]
+        kept = [one for one in standing if not self._is_dead(one) and one.uid not in restart]
+        self.slots[slot] = [*kept, *(self.new_server(slot, release) for _ in range(release.replicas - len(kept)))]
         self.pass_time(0.3)
         return self._state(slot)
 
@@ -251,6 +251,10 @@ class SimulatedWorld:
         for one in self.slots[slot] or ():
             one.dead = True
 
+    def kill_one(self, slot: Slot) -> None:
+        for one in (self.slots[slot] or ())[:1]:
+            one.dead = True
+
     def lose(self, slot: Slot) -> None:
         """Take a slot away, record and all."""
         self.slots[slot] = None
@@ -261,9 +265,10 @@ class SimulatedWorld:
 
     def replace(self, slot: Slot) -> None:
         if self.slots[slot]:
-            fresh = self.new_server(slot, self.slots[slot][0].release)
-            fresh.started_at = -math.inf
-            self.slots[slot] = [fresh]
+            release = self.slots[slot][0].release
+            self.slots[slot] = [self.new_server(slot, release) for _ in range(release.replicas)]
+            for fresh in self.slots[slot]:
+                fresh.started_at = -math.inf
 
     def restart_router(self) -> None:
         if self.router is not None:
@@ -278,6 +283,11 @@ class SimulatedWorld:
     def ready(self, slot: Slot) -> bool:
         state = self._state(slot)
         return isinstance(state, SlotState) and state.ready
+
+    def standing(self, slot: Slot, *, ready: bool) -> list[Server]:
+        """Return the servers of a slot that are alive, or those of them that are ready."""
+        seen = [(one, self._instance(one)) for one in self.slots[slot] or ()]
+        return [one for one, state in seen if (state.ready if ready else state.alive)]
 
     def server(self, slot: Slot, uid: str) -> Server:
         found = [one for one in self.slots[slot] or () if one.uid == uid]
@@ -338,6 +348,7 @@ class Watcher:
 
     def __init__(self) -> None:
         self.calm = True
+        self.ready_before: set[str] = set()
 
     def before_deploy(self, world: SimulatedWorld, records: list, slot: Slot, purpose: str) -> None:
         request, phase = records[0].body, phase_of(records)
@@ -345,6 +356,12 @@ class Watcher:
             raise BrokenPromiseError(f"the incumbent was deployed anew in {phase}")
         if slot is request.candidate and world.router is not None and world.router.weights[slot] > 0:
             raise BrokenPromiseError("a slot was swapped under traffic")
+        self.ready_before = {one.uid for one in world.standing(slot, ready=True)}
+
+    def after_deploy(self, world: SimulatedWorld, slot: Slot, purpose: str) -> None:
+        left = {one.uid for one in world.slots[slot] or ()}
+        if purpose == "incumbent" and not left.issuperset(self.ready_before):
+            raise BrokenPromiseError("a ready instance of the incumbent was ended")
 
     def before_retire(self, world: SimulatedWorld, records: list, slot: Slot) -> None:
         request = records[0].body
@@ -356,8 +373,14 @@ class Watcher:
             raise BrokenPromiseError("the standby was retired before its time")
 
     def before_shift(self, world: SimulatedWorld, records: list, weights: Weights) -> None:
+        request = records[0].body
         for slot in Slot:
-            if weights.of(slot) and not world.ready(slot):
+            if weights.of(slot) == 0 or world.ready(slot):
+                continue
+            back = slot is request.incumbent and phase_of(records) is Phase.ROLLBACK
+            other = world.standing(request.candidate, ready=True)
+            # Back with the incumbent: to those of it that are ready, or to whoever lives where nobody else is ready.
+            if not back or not world.standing(slot, ready=bool(other)):
                 raise BrokenPromiseError(f"traffic was sent to {slot}, which is not ready")
         self._proven(world, records, {slot: weights.of(slot) for slot in Slot})
 
@@ -391,8 +414,9 @@ class Watcher:
         if share == 0 or request.kind is RunKind.ROLLBACK:
             return
         uids = sorted(one.uid for one in world.slots[request.candidate] or ())
+        # A rollback reads the incumbent only, and what it reads admits nobody.
         read = [one.body for one in records if isinstance(one.body, SnapshotsRead)]
-        snapshot = read[-1].snapshot_digests.get("candidate", "") if read else ""
+        snapshot = read[0].snapshot_digests.get("candidate", "") if read else ""
         present = digest_json({"release": request.release, "snapshot": snapshot, "pod_uids": uids})
         verdicts = {
             one.body.verdict.stage: (one.body.verdict.outcome.value, one.body.fingerprint)
@@ -466,10 +490,11 @@ class Simulation:
         world, old = self.world, self.releases[Role.INCUMBENT]
         if kind is RunKind.BOOTSTRAP:
             return {Role.INCUMBENT: Slot.GREEN, Role.CANDIDATE: Slot.BLUE}
-        world.slots[Slot.BLUE] = [world.new_server(Slot.BLUE, old)]
+        world.slots[Slot.BLUE] = [world.new_server(Slot.BLUE, old) for _ in range(old.replicas)]
         world.pass_time(5.0)
         if kind is RunKind.ROLLBACK:
-            world.slots[Slot.GREEN] = [world.new_server(Slot.GREEN, self.releases[Role.CANDIDATE])]
+            new = self.releases[Role.CANDIDATE]
+            world.slots[Slot.GREEN] = [world.new_server(Slot.GREEN, new) for _ in range(new.replicas)]
             world.pass_time(5.0)
         if standby_s is not None:
             world.slots[Slot.GREEN] = [world.new_server(Slot.GREEN, Release(name="older"))]
@@ -643,7 +668,8 @@ class Simulation:
     def _Deploy(self, _view: View, step: Any) -> Deployed:  # noqa: N802 - named after the step
         role = Role.CANDIDATE if step.purpose == "candidate" else Role.INCUMBENT
         self.watcher.before_deploy(self.world, self.records, step.slot, step.purpose)
-        state = self.world.deploy(step.slot, self.releases[role])
+        state = self.world.deploy(step.slot, self.releases[role], restart=step.restart)
+        self.watcher.after_deploy(self.world, step.slot, step.purpose)
         return Deployed(
             slot=step.slot,
             purpose=step.purpose,
@@ -658,7 +684,10 @@ class Simulation:
         return Retired(slot=step.slot)
 
     def _Shift(self, view: View, step: Any) -> TrafficShifted:  # noqa: N802
-        targets = {slot: tuple(one.address for one in view.inventory.slots[slot].instances) for slot in step.targets}
+        targets = {}
+        for slot in step.targets:
+            living = [one for one in view.inventory.slots[slot].instances if one.alive]
+            targets[slot] = tuple(one.address for one in [one for one in living if one.ready] or living)
         self.watcher.before_shift(self.world, self.records, step.weights)
         seen = self.world.apply(step.weights, targets)
         return TrafficShifted(

@@ -106,6 +106,42 @@ def test_slot_with_traffic_is_never_deployed_anew(proven):
         check(proven._look(), Deploy(slot=GREEN, purpose="candidate"))
 
 
+def test_incumbent_is_never_restored_into_the_other_slot(proven, vary):
+    view = proven._look()
+    with pytest.raises(InvariantError, match="not the incumbent's"):
+        check(vary(view, run=vary(view.run, phase=Phase.ROLLBACK)), Deploy(slot=GREEN, purpose="incumbent"))
+
+
+@pytest.mark.parametrize(("hung", "allowed"), [(True, True), (False, False)])
+def test_only_an_instance_that_is_not_ready_is_restarted(proven, vary, hung, allowed):
+    proven.world.hang(BLUE, hung=hung)
+    view = proven._look()
+    view = vary(view, run=vary(view.run, phase=Phase.ROLLBACK))
+    step = Deploy(slot=BLUE, purpose="incumbent", restart=(proven.world.slots[BLUE][0].uid,))
+    if allowed:
+        check(view, step)
+    else:
+        with pytest.raises(InvariantError, match="must not be restarted"):
+            check(view, step)
+
+
+def test_candidate_is_never_restarted(proven):
+    proven.world.hang(GREEN)
+    step = Deploy(slot=GREEN, purpose="candidate", restart=(proven.world.slots[GREEN][0].uid,))
+    with pytest.raises(InvariantError, match="only the incumbent's"):
+        check(proven._look(), step)
+
+
+def test_rollback_may_send_traffic_to_an_incumbent_that_lives_but_not_to_a_dead_one(proven, vary):
+    proven.world.hang(BLUE)
+    view = proven._look()
+    check(vary(view, run=vary(view.run, phase=Phase.ROLLBACK)), BACK)
+    proven.world.kill(BLUE)
+    view = proven._look()
+    with pytest.raises(InvariantError, match="no ready endpoint"):
+        check(vary(view, run=vary(view.run, phase=Phase.ROLLBACK)), BACK)
+
+
 @pytest.mark.parametrize("purpose", ["candidate", "twin", "incumbent"])
 @pytest.mark.parametrize("phase", list(Phase))
 def test_incumbent_is_deployed_only_to_restore_it(proven, vary, purpose, phase):

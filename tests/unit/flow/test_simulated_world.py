@@ -236,6 +236,24 @@ def test_abort_before_anything_was_changed_refuses(simulate):
     ended(sim, Phase.REFUSED, "aborted")
 
 
+@pytest.mark.parametrize("command", [CommandKind.ABORT, CommandKind.PAUSE])
+def test_rollback_that_was_asked_for_is_done_whatever_is_said_before_it_began(simulate, command):
+    sim = simulate(kind=RunKind.ROLLBACK)
+    sim.say(command)
+    ended(sim, Phase.ROLLED_BACK, "rollback_requested", decisions=10)
+
+
+def test_pause_waits_until_it_is_known_whether_traffic_moved(simulate, release):
+    sim = simulate(candidate=release(name="new", live_error_rate=0.9)).until(Phase.SHIFT)
+    sim.world.broken["Shift"] = [("after", UnavailableError)]
+    sim.turn()
+    assert sim.run.shifted is None
+    assert sim.world.router.weights[GREEN] == 10
+    sim.say(CommandKind.PAUSE)
+    ended(sim, Phase.ROLLED_BACK, "live_errors")
+    assert sim.run.entered_at - sim.run.requested_at < 100.0
+
+
 def test_abort_reaches_a_paused_run(simulate):
     sim = reach(simulate(), Phase.CANARY)
     sim.say(CommandKind.PAUSE)
@@ -355,6 +373,168 @@ def test_incumbent_that_died_is_restored_before_traffic_returns_to_it(simulate, 
     fault(sim)
     getattr(sim.world, harm)(BLUE)
     ended(sim, Phase.ROLLED_BACK, "incumbent_lost", decisions=50)
+
+
+@pytest.mark.parametrize("phase", ROAD)
+def test_one_dead_replica_of_the_incumbent_costs_the_others_nothing(simulate, release, phase):
+    sim = reach(simulate(own_history=True, incumbent=release(name="old", replicas=2)), phase)
+    fault(sim)
+    dead, live = sim.world.slots[BLUE]
+    sim.world.kill_one(BLUE)
+    sim.until(Phase.ROLLBACK)
+    sim.turn()
+    if phase is not Phase.SOAK:
+        assert sim.world.router.targets[BLUE] == (live.address,), "first of all nobody is sent to the dead"
+    ended(sim, Phase.ROLLED_BACK, "incumbent_lost", decisions=50)
+    assert live in sim.world.slots[BLUE]
+    assert dead not in sim.world.slots[BLUE]
+
+
+def test_standby_with_one_dead_replica_is_made_whole_before_it_takes_traffic(simulate, release):
+    sim = simulate(kind=RunKind.ROLLBACK, incumbent=release(name="old", replicas=2))
+    live = sim.world.slots[BLUE][1]
+    sim.world.kill_one(BLUE)
+    ended(sim, Phase.ROLLED_BACK, "rollback_requested", decisions=50)
+    steps = [one.body.step for one in sim.records if isinstance(one.body, StepIntended)]
+    assert steps == ["Deploy", "Shift", "Shift", "Retire"]
+    assert live in sim.world.slots[BLUE]
+
+
+@pytest.mark.parametrize("harm", ["kill", "hang"])
+def test_traffic_on_a_candidate_that_serves_nobody_goes_at_once_to_an_incumbent_that_lives(simulate, harm):
+    sim = simulate(kind=RunKind.ROLLBACK)
+    fault(sim)
+    sim.world.slots[BLUE][0].started_at = sim.world.now + 5.0
+    getattr(sim.world, harm)(GREEN)
+    sim.until(Phase.ROLLBACK)
+    sim.turn()
+    assert sim.world.router.weights == {BLUE: 100, GREEN: 0}
+    assert not sim.world.ready(BLUE)
+    ended(sim, Phase.ROLLED_BACK, "rollback_requested")
+
+
+@pytest.mark.parametrize("dead", [0, 1])
+def test_incumbent_that_is_not_ready_takes_no_traffic_from_whoever_is(simulate, release, dead):
+    sim = simulate(kind=RunKind.ROLLBACK, candidate=release(name="new", replicas=2))
+    fault(sim)
+    if dead:
+        sim.world.kill_one(GREEN)
+    sim.world.slots[BLUE][0].started_at = sim.world.now + 5.0
+    ended(sim, Phase.ROLLED_BACK, "rollback_requested")
+    assert sim.waits["incumbent_not_ready"] > 40
+
+
+def test_standby_that_hangs_is_restarted_once(simulate, release):
+    sim = simulate(kind=RunKind.ROLLBACK, incumbent=release(name="old", replicas=2))
+    fault(sim)
+    hung, live = sim.world.slots[BLUE]
+    hung.hung = True
+    ended(sim, Phase.ROLLED_BACK, "rollback_requested")
+    assert sim.world.slots[BLUE][0] is live
+    assert hung not in sim.world.slots[BLUE]
+    assert 10.0 < sim.world.now - sim.run.requested_at < 15.0
+
+
+def test_incumbent_that_hangs_also_after_its_restart_needs_a_person(simulate, release):
+    sim = simulate(kind=RunKind.ROLLBACK)
+    fault(sim)
+    sim.world.hang(BLUE)
+    sim.releases = {role: release(name=one.name, ready_after_s=math.inf) for role, one in sim.releases.items()}
+    ended(sim, Phase.ROLLBACK_INCOMPLETE, "rollback_requested")
+    assert [one.body.step for one in sim.records if isinstance(one.body, StepIntended)] == ["Deploy"]
+    assert sim.world.router.weights[GREEN] == 100
+
+
+@pytest.mark.parametrize("phase", [Phase.CANARY, Phase.SHIFT])
+def test_incumbent_that_hangs_with_all_traffic_is_restarted_where_nobody_else_could_serve(simulate, phase):
+    sim = reach(simulate(), phase)
+    fault(sim)
+    sim.world.hang(BLUE)
+    sim.world.kill(GREEN)
+    ended(sim, Phase.ROLLED_BACK, "candidate_died")
+
+
+def test_controller_that_comes_back_late_restarts_nobody_with_traffic_for_one_late_probe(simulate):
+    sim = simulate(kind=RunKind.ROLLBACK)
+    fault(sim)
+    sim.world.kill(GREEN)
+    while sim.run.shifted is None:
+        sim.turn()
+    sim.world.pass_time(25.0)
+    serving = sim.world.slots[BLUE][0]
+    serving.hung = True
+    sim.turn()
+    serving.hung = False
+    ended(sim, Phase.ROLLED_BACK, "rollback_requested")
+    assert sim.world.slots[BLUE] == [serving]
+
+
+def degrade(sim, release, snapshot):
+    """From now on the incumbent is restored with less than it had."""
+    lost = snapshot(**{"runtime.ort.providers.actual": ["CPUExecutionProvider"]})
+    sim.releases = {role: release(name=one.name, snapshot=lost) for role, one in sim.releases.items()}
+
+
+def test_incumbent_restored_with_less_does_not_take_traffic_from_a_proven_candidate(simulate, release, snapshot):
+    sim = simulate().until(Phase.SOAK)
+    fault(sim)
+    degrade(sim, release, snapshot)
+    sim.world.kill(BLUE)
+    ended(sim, Phase.ROLLBACK_INCOMPLETE, "incumbent_lost")
+    assert sim.codes()[-1] == "incumbent_degraded"
+    assert sim.world.router.weights == {BLUE: 0, GREEN: 100}
+    assert sim.world.ready(GREEN)
+    assert sim.run.snapshots.snapshot_digests["incumbent"] != sim.run.restored.snapshot_digests["incumbent"]
+
+
+def test_incumbent_whose_capabilities_cannot_be_read_is_not_taken_for_the_admitted_one(simulate, release):
+    sim = simulate().until(Phase.SOAK)
+    fault(sim)
+    sim.releases = {role: release(name=one.name, snapshot=None) for role, one in sim.releases.items()}
+    sim.world.kill(BLUE)
+    ended(sim, Phase.ROLLBACK_INCOMPLETE, "incumbent_lost")
+    assert sim.codes()[-1] == "incumbent_degraded"
+
+
+def test_incumbent_restored_as_it_was_takes_its_traffic_back(simulate):
+    sim = simulate().until(Phase.SOAK)
+    fault(sim)
+    sim.world.kill(BLUE)
+    ended(sim, Phase.ROLLED_BACK, "incumbent_lost")
+    assert sim.run.restored is not None
+    assert sim.codes() == ["incumbent_lost"]
+
+
+@pytest.mark.parametrize("what", ["died", "breached", "unproven"])
+def test_incumbent_restored_with_less_serves_where_no_proven_candidate_does(simulate, release, snapshot, what):
+    sim = reach(simulate(), Phase.CANARY if what == "unproven" else Phase.SOAK)
+    fault(sim)
+    degrade(sim, release, snapshot)
+    if what == "died":
+        sim.world.kill(GREEN)
+    if what == "breached":
+        sim.world.slots[GREEN][0].release.live_error_rate = 0.9
+        sim.until(Phase.ROLLBACK)
+    sim.world.kill(BLUE)
+    assert sim.to_the_end(decisions_max=sim.decisions + 3000) is Phase.ROLLED_BACK
+    assert sim.codes()[-1] == "incumbent_degraded"
+    back = [one.seq for one in sim.records if getattr(one.body, "stage", "") == "rollback"]
+    read = [one.seq for one in sim.records if one.body.type == "snapshots_read"]
+    assert back[0] < read[-1], "traffic first, then the reading"
+
+
+def test_traffic_that_reaches_the_dead_does_not_wait_for_a_reading_of_capabilities(simulate, release, snapshot):
+    sim = reach(simulate(), Phase.SHIFT)
+    fault(sim)
+    degrade(sim, release, snapshot)
+    sim.world.broken["ReadSnapshots"] = [("before", UnavailableError)] * 1000
+    sim.world.kill(BLUE)
+    ended(sim, Phase.ROLLBACK_INCOMPLETE, "incumbent_lost", decisions=60)
+    done = [one.body.type for one in sim.records]
+    assert done.index("step_failed") > len(done) - done[::-1].index("traffic_shifted") - 1
+    assert sim.codes()[-1] == "incumbent_degraded"
+    assert sim.world.router.weights == {BLUE: 100, GREEN: 0}
+    assert sim.world.ready(BLUE)
 
 
 @pytest.mark.parametrize("phase", [Phase.WARMUP, Phase.CANARY, Phase.SHIFT, Phase.SOAK])
@@ -520,6 +700,17 @@ def test_history_that_cannot_be_a_yardstick_is_not_stored(simulate, release):
     ended(sim, Phase.ROLLED_BACK, "history_unfit")
     assert sim.run.history is None
     assert sim.run.cause is Event.UNDECIDED
+
+
+def test_incumbent_that_never_draws_the_same_twice_costs_one_pair(simulate):
+    sim = simulate()
+    stored = sim.objects[sim.run.history]
+    sim.objects[sim.run.history] = stored.model_copy(update={"repeat_psnr_db": 12.0})
+    sim = sim.resumed(sim.records, sim.world)
+    assert sim.to_the_end() is Phase.ROLLED_BACK
+    assert "repeat_noise_too_large" in sim.codes()
+    assert sim.run.cause is Event.UNDECIDED
+    assert len(sim.run.pairs["canary"]) == 1
 
 
 def test_stored_history_that_does_not_fit_the_policy_costs_one_pair(simulate):
@@ -726,6 +917,7 @@ HARMS = {
     "candidate replaced": lambda world: world.replace(GREEN),
     "candidate hangs": lambda world: world.hang(GREEN),
     "incumbent killed": lambda world: world.kill(BLUE),
+    "one of the incumbent killed": lambda world: world.kill_one(BLUE),
     "router gone": lambda world: setattr(world, "router", None),
     "router restarted": lambda world: world.restart_router(),
     "weights changed": lambda world: world.reweigh(blue=30),
@@ -800,9 +992,11 @@ def test_no_sequence_of_faults_breaks_a_promise_or_runs_for_ever(simulate, relea
     kind = data.draw(st.sampled_from([RunKind.PROMOTE, RunKind.PROMOTE, RunKind.BOOTSTRAP, RunKind.ROLLBACK]))
     ratio = data.draw(st.sampled_from([1.0, 1.0, 1.2, 2.0]))
     errors = data.draw(st.sampled_from([0.0, 0.0, 0.1]))
+    replicas = data.draw(st.sampled_from([1, 2]))
     sim = simulate(
         kind=kind,
-        candidate=release(name="new", ratio=ratio, live_error_rate=errors),
+        candidate=release(name="new", ratio=ratio, live_error_rate=errors, replicas=replicas),
+        incumbent=release(name="old", replicas=replicas),
         own_history=data.draw(st.booleans()),
         approval=data.draw(st.sampled_from(["none", "before_shift"])),
         on_inconclusive=data.draw(st.sampled_from(["hold", "rollback"])),

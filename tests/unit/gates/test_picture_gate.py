@@ -2,7 +2,7 @@
 
 import pytest
 
-from rollout.gates.pictures import REPEAT_NOISE_DB, judge_pictures
+from rollout.gates.pictures import FLOOR_DB_MIN, REPEAT_NOISE_DB, judge_pictures
 from rollout.model.policy import PictureGate
 from rollout.model.verdict import Outcome
 
@@ -47,12 +47,20 @@ def test_flat_picture_breaches_whatever_its_difference(pair):
     assert judge([pair(0, flat=True, psnr_db=99.0)]) == (Outcome.BREACH, "picture_flat")
 
 
-@pytest.mark.parametrize(("repeat", "floor"), [(None, 45.0), (99.0, 45.0), (48.0, 45.0), (40.0, 37.0), (1.0, 0.0)])
+@pytest.mark.parametrize(("repeat", "floor"), [(None, 45.0), (99.0, 45.0), (48.0, 45.0), (40.0, 37.0), (13.0, 10.0)])
 def test_floor_is_lowered_only_by_the_incumbents_own_noise(pair, repeat, floor):
     def outcome(psnr_db):
         return judge([pair(number, psnr_db=psnr_db) for number in range(3)], repeat=repeat)[0]
 
     assert outcome(floor) is Outcome.PASS
-    if floor > 0.0:
-        assert outcome(floor - 0.01) is Outcome.BREACH
-    assert floor == min(45.0, max((99.0 if repeat is None else repeat) - REPEAT_NOISE_DB, 0.0))
+    assert outcome(floor - 0.01) is Outcome.BREACH
+    assert floor == min(45.0, (99.0 if repeat is None else repeat) - REPEAT_NOISE_DB)
+
+
+@pytest.mark.parametrize("psnr_db", [0.0, 9.0, 60.0])
+@pytest.mark.parametrize("repeat", [0.0, 12.9])
+def test_incumbent_that_never_draws_the_same_twice_proves_nothing(pair, repeat, psnr_db):
+    assert repeat - REPEAT_NOISE_DB < FLOOR_DB_MIN
+    pairs = [pair(number, psnr_db=psnr_db) for number in range(3)]
+    assert judge(pairs, repeat=repeat) == (Outcome.INCONCLUSIVE, "repeat_noise_too_large")
+    assert judge([*pairs, pair(3, flat=True)], repeat=repeat) == (Outcome.BREACH, "picture_flat")
