@@ -9,7 +9,6 @@ from rollout.canary.interface import Target
 from rollout.control.world import World
 from rollout.errors import EvidenceError, InvariantError, UnavailableError
 from rollout.evidence.dossier import Dossier
-from rollout.flow.planner import View, live_window
 from rollout.flow.run import CANARY, HISTORY
 from rollout.flow.steps import (
     Deploy,
@@ -25,6 +24,7 @@ from rollout.flow.steps import (
     StoreHistory,
     WarmUp,
 )
+from rollout.flow.view import View, live_window
 from rollout.gates.jury import Jury
 from rollout.model.evidence import Baseline, Pair, history_of
 from rollout.model.inventory import Absent, Instance

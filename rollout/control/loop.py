@@ -20,10 +20,11 @@ from rollout.errors import (
 from rollout.evidence.dossier import Dossier
 from rollout.evidence.journal import Journal
 from rollout.flow.invariants import check
-from rollout.flow.planner import View, plan
+from rollout.flow.planner import plan
 from rollout.flow.run import DRIFT, Run, advance, fold
 from rollout.flow.steps import CHANGES_WORLD, Act, Conclude, Enter, Finished, Step, Wait
 from rollout.flow.table import follow
+from rollout.flow.view import View
 from rollout.gates.jury import Jury
 from rollout.model.inventory import Absent, Inventory, RouterState
 from rollout.model.journal import (

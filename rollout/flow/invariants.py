@@ -4,9 +4,9 @@ The planner is written so that none of these can fail; this file does not trust 
 """
 
 from rollout.errors import InvariantError
-from rollout.flow.planner import View
 from rollout.flow.run import ADMISSION, CANARY
 from rollout.flow.steps import Deploy, Retire, Shift, Step
+from rollout.flow.view import View
 from rollout.model.inventory import Absent, SlotState
 from rollout.model.journal import Phase, RunKind
 from rollout.model.roles import Role

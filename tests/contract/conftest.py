@@ -17,10 +17,10 @@ from pathlib import Path
 
 import pytest
 
+from rollout import processes
 from rollout.errors import ConflictError
 from rollout.model.roles import Address, Slot
 from rollout.model.wire import HEADER_COLOR, HEADER_SEND_TO
-from rollout import processes
 from rollout.routers.envoy import EnvoyRouter
 from rollout.routers.envoy_daemon import ENV_ROUTER_DIR
 from rollout.routers.interface import Router

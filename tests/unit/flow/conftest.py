@@ -17,10 +17,11 @@ import pytest
 
 from rollout.errors import RefusedError, RolloutError, UnavailableError
 from rollout.flow.invariants import check
-from rollout.flow.planner import View, live_window, plan
+from rollout.flow.planner import plan
 from rollout.flow.run import advance, fold
 from rollout.flow.steps import CHANGES_WORLD, Act, Conclude, Enter, Finished, Wait
 from rollout.flow.table import follow
+from rollout.flow.view import View, live_window
 from rollout.gates.jury import Jury
 from rollout.model.canonical import digest_json
 from rollout.model.evidence import Baseline, Pair, Sample, SampleStatus, history_of

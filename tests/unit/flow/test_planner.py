@@ -2,8 +2,9 @@
 
 import pytest
 
-from rollout.flow.planner import live_window, plan
+from rollout.flow.planner import plan
 from rollout.flow.steps import Act, Deploy, Enter, Finished, MeasurePair, Shift, Wait
+from rollout.flow.view import live_window
 from rollout.model.inventory import Absent, Inventory, LiveCounters, SlotState
 from rollout.model.journal import CommandKind, Event, Phase, StepIntended
 from rollout.model.roles import Address, Role, Slot, all_on
