@@ -12,7 +12,6 @@ import statistics
 import subprocess
 import sys
 import tempfile
-import time
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -34,8 +33,6 @@ class Tally:
     endings: list[str] = field(default_factory=list)
     exits: list[int] = field(default_factory=list)
     pairs: list[int] = field(default_factory=list)
-    ratios: list[float] = field(default_factory=list)
-    seconds: list[float] = field(default_factory=list)
 
 
 def main() -> int:
@@ -64,15 +61,11 @@ def measured(stack: Path, name: str, times: int) -> Tally:
     """Roll a release out so many times."""
     tally = Tally()
     for _ in range(times):
-        began = time.monotonic()
         told = promote(stack, name)
         canary = next(one for one in told["stages"] if one["stage"] == "canary")
         tally.endings.append(told["ending"])
         tally.exits.append(told["exit"])
         tally.pairs.append(canary["requests"])
-        ratio = canary["p50"]
-        tally.ratios.append(ratio["value"] if "value" in ratio else float("nan"))
-        tally.seconds.append(time.monotonic() - began)
         print(f"{name}: {told['ending']}, exit {told['exit']}, {canary['requests']} pairs", file=sys.stderr, flush=True)
     return tally
 
@@ -92,14 +85,13 @@ def promote(stack: Path, name: str, *words: str) -> dict:
 
 def render(tallies: dict[str, Tally]) -> str:
     """Return the table as Markdown."""
-    head = "release|rollouts|promoted|rolled back: breach|rolled back: inconclusive|pairs, median (max)|ratio|seconds"
-    lines = [f"| {head.replace('|', ' | ')} |", "|---|---|---|---|---|---|---|---|"]
+    head = "release|rollouts|promoted|rolled back: breach|rolled back: inconclusive|pairs, median (max)"
+    lines = [f"| {head.replace('|', ' | ')} |", "|---|---|---|---|---|---|"]
     for name, one in tallies.items():
         counts = [one.exits.count(code) for code in (0, 3, 4)]
         lines.append(
             f"| {name} | {len(one.exits)} | {counts[0]} | {counts[1]} | {counts[2]} "
-            f"| {statistics.median(one.pairs):.0f} ({max(one.pairs)}) | x{statistics.median(one.ratios):.2f} "
-            f"| {statistics.median(one.seconds):.0f} |"
+            f"| {statistics.median(one.pairs):.0f} ({max(one.pairs)}) |"
         )
     return "\n".join(lines)
 
