@@ -118,14 +118,18 @@ def newest_journal(root: Path) -> tuple[Record, ...]:
 
 def killed_candidate_ms(root: Path, stack: Path) -> float:
     """Kill the candidate at half the traffic; return the time from the decision to roll back to safety read back."""
+    earlier = newest_journal(root)[0]
     promote = subprocess.Popen(
         [sys.executable, "-m", "rollout", "promote", release("blue"), "--stack", str(stack)],
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
     )
-    while promote.poll() is None and not any(half_shifted(one) for one in newest_journal(root)):
+    while promote.poll() is None:
+        records = newest_journal(root)
+        if records[0] != earlier and any(half_shifted(one) for one in records):
+            break
         time.sleep(0.02)
-    candidate = newest_journal(root)[0].body.candidate.value
+    candidate = records[0].body.candidate.value
     for one in psutil.process_iter():
         with contextlib.suppress(psutil.Error):
             if one.environ().get("ROLLOUT_SLOT_DIR") == str(root / "state" / "slots" / candidate):
