@@ -12,9 +12,9 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
+from rollout import processes
 from rollout.errors import ConflictError, InvariantError, RefusedError, UnavailableError
 from rollout.model.roles import Address, Slot, Weights, all_on, share
-from rollout.routers import processes
 from rollout.routers.envoy import EnvoyRouter
 from rollout.routers.envoy_daemon import ENV_ROUTER_DIR
 
