@@ -3,8 +3,8 @@
     python benchmarks/controller.py [--rollbacks 5]
 
 Runs real rollouts of examples/local in a folder of its own. Everything is read from the journals they leave: overhead
-is (wall time - time inside prompts - declared waits) / wall time, where declared waits are start-up of servers, dwell
-and soak. For safety the candidate is killed with -9 at half the traffic: the time runs from the decision to roll back
+is (wall time - time inside prompts - declared waits) / wall time, where declared waits are start-up and end of servers,
+dwell and soak. For safety the candidate is killed with -9 at half the traffic: the time runs from the decision to roll back
 to the router's own report that all weight is on the incumbent.
 """
 
@@ -24,6 +24,7 @@ import psutil
 import yaml
 
 from rollout.evidence.journal import read_journal
+from rollout.evidence.runs import run_folder, run_ids
 from rollout.model.journal import (
     Deployed,
     LiveRead,
@@ -31,6 +32,7 @@ from rollout.model.journal import (
     Phase,
     PhaseEntered,
     Record,
+    Retired,
     SnapshotsRead,
     TrafficShifted,
     WarmedUp,
@@ -112,8 +114,8 @@ def release(name: str) -> str:
 
 def newest_journal(root: Path) -> tuple[Record, ...]:
     """Return the records of the newest run, as far as they are written."""
-    newest = max((root / "state" / "runs").iterdir())
-    return read_journal(newest / "journal.jsonl", tolerate_torn=True)
+    state = root / "state"
+    return read_journal(run_folder(state, run_ids(state)[0]).journal, tolerate_torn=True)
 
 
 def killed_candidate_ms(root: Path, stack: Path) -> float:
@@ -150,7 +152,7 @@ def split(records: tuple[Record, ...]) -> Split:
     """Divide a run's wall time.
 
     A wait is the start-up of a server (from its deployment to its admission; a twin's ends with its warm-up and is
-    counted with that), and every gap in a shift or soak that is longer than WAIT_S and ends in no measurement: the
+    counted with that), its end (it finishes what is in flight), and every gap in a shift or soak that is longer than WAIT_S and ends in no measurement: the
     loop does nothing else for so long.
     """
     prompts = waits = 0.0
@@ -165,6 +167,8 @@ def split(records: tuple[Record, ...]) -> Split:
                 deployed_at = None
             case Deployed():
                 deployed_at = record.at
+            case Retired():
+                waits += gap
             case SnapshotsRead() | PhaseEntered(phase=Phase.ADMIT):
                 if deployed_at is not None:
                     waits += record.at - deployed_at

@@ -134,7 +134,8 @@ def test_rollback_stay_restores_a_dead_incumbent(stack):
 
 
 def test_verify_passes_what_was_promoted_and_finds_what_drifted(stack):
-    stack.policy["latency"] |= {"p50_ratio_max": 1.3}
+    # Today's machine may be busier than the one that made the baseline: only a gross drift is this test's business.
+    stack.policy["latency"] |= {"p50_ratio_max": 3.0}
     stack.policy["drift"] = {"requests": 60}
     stack.bootstrap()
     assert stack.run("promote", stack.release("good")).code == 0
@@ -149,10 +150,10 @@ def test_verify_passes_what_was_promoted_and_finds_what_drifted(stack):
 
 
 def slow_down(stack):
-    """Make the stored baseline three times faster than the server ever was: today then looks three times slower."""
+    """Make the stored baseline ten times faster than the server ever was: today then looks ten times slower."""
     store = BaselineStore(stack.state / "baselines")
     baseline = store.get(standing(stack.state).release.digest)
-    faster = {prompt: [one / 3.0 for one in values] for prompt, values in baseline.latency_s.items()}
+    faster = {prompt: [one / 10.0 for one in values] for prompt, values in baseline.latency_s.items()}
     store.put(baseline.model_copy(update={"latency_s": faster}))
 
 
