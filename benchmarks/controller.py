@@ -4,8 +4,8 @@
 
 Runs real rollouts of examples/local in a folder of its own. Everything is read from the journals they leave: overhead
 is (wall time - time inside prompts - declared waits) / wall time, where declared waits are start-up and end of servers,
-dwell and soak. For safety the candidate is killed with -9 at half the traffic: the time runs from the decision to roll back
-to the router's own report that all weight is on the incumbent.
+dwell and soak. For safety the candidate is killed with -9 at half the traffic: the time runs from the decision to roll
+back to the router's own report that all weight is on the incumbent.
 """
 
 import argparse
@@ -152,8 +152,8 @@ def split(records: tuple[Record, ...]) -> Split:
     """Divide a run's wall time.
 
     A wait is the start-up of a server (from its deployment to its admission; a twin's ends with its warm-up and is
-    counted with that), its end (it finishes what is in flight), and every gap in a shift or soak that is longer than WAIT_S and ends in no measurement: the
-    loop does nothing else for so long.
+    counted with that), its end (it finishes what is in flight), and every gap in a shift or soak that is longer than
+    WAIT_S and ends in no measurement: the loop does nothing else for so long.
     """
     prompts = waits = 0.0
     phase, deployed_at = Phase.PREFLIGHT, None
