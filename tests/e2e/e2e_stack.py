@@ -118,10 +118,21 @@ class Stack:
         path.write_text(yaml.safe_dump(content))
         return path
 
-    def start(self, *words: object, crash_after: int | None = None) -> subprocess.Popen[str]:
+    @property
+    def struck(self) -> Path:
+        """Made by crashing.py when its moment came."""
+        return self.root / "struck"
+
+    def start(
+        self, *words: object, crash_after: int | None = None, victim: str = "controller"
+    ) -> subprocess.Popen[str]:
         self.write()
         program = [sys.executable, "-m", "rollout"] if crash_after is None else [sys.executable, str(CRASHING)]
-        environment = dict(os.environ) | {"ROLLOUT_CRASH_AFTER": str(crash_after)}
+        environment = dict(os.environ) | {
+            "ROLLOUT_CRASH_AFTER": str(crash_after),
+            "ROLLOUT_CRASH_VICTIM": victim,
+            "ROLLOUT_CRASH_MARK": str(self.struck),
+        }
         return subprocess.Popen(
             [*program, *map(str, words)],
             cwd=self.root,
@@ -131,8 +142,10 @@ class Stack:
             text=True,
         )
 
-    def run(self, *words: object, crash_after: int | None = None, timeout: float = 240.0) -> Ran:
-        process = self.start(*words, crash_after=crash_after)
+    def run(
+        self, *words: object, crash_after: int | None = None, victim: str = "controller", timeout: float = 240.0
+    ) -> Ran:
+        process = self.start(*words, crash_after=crash_after, victim=victim)
         try:
             out, err = process.communicate(timeout=timeout)
         except subprocess.TimeoutExpired:

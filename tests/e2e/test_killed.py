@@ -23,20 +23,23 @@ def newest_bundle(stack):
 
 def check_world(stack, *, code):
     """Check the state that a finished command leaves against the promises."""
-    seen = stack.status()
-    serving = seen["serving"]["slot"]
-    weights = seen["router"]["weights"]
-    assert weights[serving] == 100, seen
-    assert sum(weights.values()) == 100
-    assert seen["slots"][serving]["ready"], seen
+    check_traffic(stack, others={"blue", "green"} if code == 0 else set())
     told = replay(newest_bundle(stack))
     assert told.sealed
     assert told.run.phase.value == ("promoted" if code == 0 else "rolled_back")
     generations = [record.generation for record in told.records]
     assert generations == sorted(generations)
+
+
+def check_traffic(stack, *, others):
+    """Check that all traffic is on a ready stack, behind one Envoy, with no process that no slot knows."""
+    seen = stack.status()
+    serving, weights = seen["serving"]["slot"], seen["router"]["weights"]
+    assert weights[serving] == 100, seen
+    assert sum(weights.values()) == 100
+    assert seen["slots"][serving]["ready"], seen
     in_slots = {one.environ()["ROLLOUT_SLOT_DIR"].rsplit("/", 1)[-1] for one in stack.processes()}
-    expected = {serving} | ({"blue", "green"} if code == 0 else set())
-    assert in_slots <= expected, (in_slots, expected)
+    assert in_slots <= {serving} | others, (in_slots, serving)
     assert len(envoys(stack)) == 1
 
 
@@ -72,6 +75,32 @@ def finish_after_crash(stack, release, crashed, *, expected):
     ran = stack.run("promote", release, "--output", "json")
     assert ran.code == expected, (ran.code, ran.err)
     check_world(stack, code=expected)
+
+
+@pytest.mark.parametrize("victim", ["incumbent", "candidate", "router"])
+def test_part_killed_after_every_record_ends_promoted_or_rolled_back(stack, victim):
+    stack.bootstrap()
+    for kill_after in range(1, RECORDS_MAX):
+        stack.struck.unlink(missing_ok=True)
+        release = stack.release(f"r{kill_after}-{victim}", RELEASE="good")
+        ran = stack.run("promote", release, "--output", "json", crash_after=kill_after, victim=victim)
+        assert ran.code in {0, 3, 5}, (kill_after, ran.code, ran.out, ran.err)
+        phase = ran.data["phase"]
+        assert phase in {"promoted", "rolled_back", "refused"}, (kill_after, phase)
+        if not stack.struck.exists():
+            assert kill_after > 20, "the whole run has fewer records than any rollout could have"
+            return
+        if phase == "refused" or kill_after_the_end(stack):
+            # Killed before anything began, or after everything was done: nobody watches then, a person restores it.
+            assert stack.run("rollback", "--stay").code == 0
+        check_traffic(stack, others={"blue", "green"} if phase == "promoted" else set())
+    pytest.fail("the run never ended before the count of records")
+
+
+def kill_after_the_end(stack):
+    """True when what was killed is what serves since the promotion, or its router."""
+    seen = stack.status()
+    return "weights" not in seen["router"] or not seen["slots"][seen["serving"]["slot"]]["ready"]
 
 
 @pytest.mark.parametrize("stage", ["canary", "shift-50", "shift-100"])
