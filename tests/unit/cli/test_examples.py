@@ -139,10 +139,11 @@ def test_no_two_releases_are_the_same():
     assert len({load_release(path).digest for path in RELEASES}) == len(RELEASES)
 
 
-def test_every_mistake_differs_from_blue_in_one_option():
+def test_every_mistake_differs_from_blue_in_one_option_and_parallel_in_its_default_spinning_too():
     for path in RELEASES:
-        options = load_release(path).command[2:]
-        assert len(options) == (0 if path.stem in {"blue", "good"} else 2)
+        options = load_release(path).command[2::2]
+        expected = {"blue": 0, "good": 0, "parallel": 2}.get(path.stem, 1)
+        assert len(options) == expected, path.stem
 
 
 def test_every_key_of_a_policy_is_documented():
