@@ -5,6 +5,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Self
 
@@ -52,10 +53,10 @@ class LiveTraffic:
                 self._send(lambda: client.post("/v1/images/generations", json=body))
                 self.pictures += 1
 
-    def _send(self, request: "object") -> None:
+    def _send(self, request: Callable[[], httpx.Response]) -> None:
         self.sent += 1
         try:
-            answer = request()  # type: ignore[operator]
+            answer = request()
         except httpx.HTTPError as error:
             self.failures.append(f"{type(error).__name__}: {error}")
             return
