@@ -117,27 +117,27 @@ class Loop:
         except EvidenceError as error:
             # A word that cannot be read may be an abort: the safe reading is taken.
             said = ()
-            if self._run.aborted is None:
-                self._append(self._abort(by="an unreadable command", reason=str(error)))
+            self._abort(by="an unreadable command", reason=str(error))
         for command in said:
             if all(command.id != known.id for known in self._run.commands):
                 self._append(command)
             self._world.inbox.remove(command.id)
-        if self._world.signals.received and self._run.aborted is None:
-            self._append(self._abort(by=self._world.signals.received, reason="asked to end"))
-        if self._journal.strained and self._run.aborted is None:
-            self._append(self._abort(by="the journal", reason="the disk is full; free some space and run it again"))
+        if self._world.signals.received:
+            self._abort(by=self._world.signals.received, reason="asked to end")
+        if self._journal.strained:
+            self._abort(by="the journal", reason="the disk is full; free some space and run it again")
 
-    def _abort(self, *, by: str, reason: str) -> CommandReceived:
-        id_ = f"{self._run.request.run_id}-{len(self._run.commands)}"
-        return CommandReceived(id=id_, command=CommandKind.ABORT, by=by, reason=reason)
+    def _abort(self, *, by: str, reason: str) -> None:
+        """Say `abort` in the name of what makes going on unsafe, unless somebody said it already."""
+        if self._run.aborted is None:
+            id_ = f"{self._run.request.run_id}-{len(self._run.commands)}"
+            self._append(CommandReceived(id=id_, command=CommandKind.ABORT, by=by, reason=reason))
 
     def _renew(self) -> None:
         try:
             self._world.lease.renew()
         except UnavailableError as error:
-            if self._run.aborted is None:
-                self._append(self._abort(by="the lease", reason=str(error)))
+            self._abort(by="the lease", reason=str(error))
 
     def _look(self) -> View:
         slots = self._world.platform.observe()

@@ -1,6 +1,6 @@
 """What stands now, as the newest settled run tells: who serves, what with, and what is kept hot beside it."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
@@ -10,11 +10,11 @@ from pydantic import ValidationError
 from rollout.errors import EvidenceError
 from rollout.evidence.journal import read_journal
 from rollout.evidence.objects import ObjectStore
-from rollout.evidence.runs import run_folder, run_ids
+from rollout.evidence.runs import last_run, run_folder, run_ids
 from rollout.flow.run import Run, fold
 from rollout.model.base import Strict
 from rollout.model.inventory import Absent
-from rollout.model.journal import Phase, RunKind
+from rollout.model.journal import Phase, RunKind, RunRequested
 from rollout.model.policy import Policy
 from rollout.model.prompts import PromptSet
 from rollout.model.release import Release
@@ -85,10 +85,10 @@ def left_over(state: Path) -> Run | None:
     Raises:
         EvidenceError: Its journal is damaged.
     """
-    newest = next(iter(run_ids(state)), None)
-    if newest is None:
+    newest = last_run(state)
+    if isinstance(newest, Absent):
         return None
-    run = load_run(state, newest)
+    run = load_run(state, newest.run_id)
     return None if run.sealed else run
 
 
@@ -98,11 +98,7 @@ def newest_prompts(state: Path) -> PromptSet | Absent:
     Raises:
         EvidenceError: Its bundle is damaged.
     """
-    newest = next(iter(run_ids(state)), None)
-    if newest is None:
-        return Absent(reason="there was no run yet")
-    objects = ObjectStore(run_folder(state, newest).objects)
-    return _valid(PromptSet, objects, load_run(state, newest).request.prompts)
+    return _newest_input(PromptSet, state, lambda request: request.prompts)
 
 
 def newest_policy(state: Path) -> Policy | Absent:
@@ -111,11 +107,7 @@ def newest_policy(state: Path) -> Policy | Absent:
     Raises:
         EvidenceError: Its bundle is damaged.
     """
-    newest = next(iter(run_ids(state)), None)
-    if newest is None:
-        return Absent(reason="there was no run yet")
-    objects = ObjectStore(run_folder(state, newest).objects)
-    return _valid(Policy, objects, load_run(state, newest).request.policy)
+    return _newest_input(Policy, state, lambda request: request.policy)
 
 
 def _standing(state: Path, run: Run, *, source: Run) -> Standing | Absent:
@@ -156,6 +148,14 @@ def _release(objects: ObjectStore, digest: str | None) -> Release | Absent:
 
 def _standby_s(objects: ObjectStore, run: Run) -> float:
     return _valid(Policy, objects, run.request.policy).standby_s
+
+
+def _newest_input(model: type[M], state: Path, digest_of: Callable[[RunRequested], str]) -> M | Absent:
+    newest = last_run(state)
+    if isinstance(newest, Absent):
+        return newest
+    digest = digest_of(load_run(state, newest.run_id).request)
+    return _valid(model, ObjectStore(newest.objects), digest)
 
 
 def _valid(model: type[M], objects: ObjectStore, digest: str) -> M:
