@@ -77,16 +77,24 @@ def finish_after_crash(stack, release, crashed, *, expected):
     check_world(stack, code=expected)
 
 
+@pytest.mark.parametrize(
+    ("flags", "codes", "phases"),
+    [
+        ((), {0, 3, 5}, {"promoted", "rolled_back", "refused"}),
+        (("--session", "per-request"), {3, 5}, {"rolled_back", "refused"}),
+    ],
+    ids=["promotion", "rollback"],
+)
 @pytest.mark.parametrize("victim", ["incumbent", "candidate", "router"])
-def test_part_killed_after_every_record_ends_promoted_or_rolled_back(stack, victim):
+def test_part_killed_after_every_record_ends_promoted_or_rolled_back(stack, victim, flags, codes, phases):
     stack.bootstrap()
     for kill_after in range(1, RECORDS_MAX):
         stack.struck.unlink(missing_ok=True)
-        release = stack.release(f"r{kill_after}-{victim}", RELEASE="good")
+        release = stack.release(f"r{kill_after}-{victim}", *flags, RELEASE="good")
         ran = stack.run("promote", release, "--output", "json", crash_after=kill_after, victim=victim)
-        assert ran.code in {0, 3, 5}, (kill_after, ran.code, ran.out, ran.err)
+        assert ran.code in codes, (kill_after, ran.code, ran.out, ran.err)
         phase = ran.data["phase"]
-        assert phase in {"promoted", "rolled_back", "refused"}, (kill_after, phase)
+        assert phase in phases, (kill_after, phase)
         if not stack.struck.exists():
             assert kill_after > 20, "the whole run has fewer records than any rollout could have"
             return
