@@ -172,6 +172,9 @@ def _syntax_refusal(text: str, error: yaml.MarkedYAMLError, *, name: str) -> Con
     if mark is None:
         return ConfigError(f"{name}: not valid YAML: {error}")
     said = "; ".join(word for word in (error.problem, error.context) if word)
+    if "nesting depth" in said:
+        # Newer parsers have a limit of their own, and read so far ahead that they meet it before ours is.
+        return refusal(name, [Problem(place=_place(mark), path=(), text=f"nested deeper than {DEPTH_MAX} levels")])
     line = text.splitlines()[mark.line : mark.line + 1]
     if line and line[0][mark.column : mark.column + 1] == "\t":
         said = "a tab stands where YAML wants spaces"

