@@ -8,8 +8,16 @@ correctly rounded sums, so that stored evidence gives the same bits on another m
 import math
 from collections.abc import Sequence
 
+import numpy as np
+from numpy.typing import NDArray
+
+from rollout.stats.series import Array
+
 CAPITAL_MAX = 1e200
 """Betting stops here, far above any threshold and far below overflow; a stopped process stays valid."""
+
+NEARLY = 1.0 - 1e-9
+"""A plain sum of a few dozen positive numbers lies within this share of the correctly rounded one, by far."""
 
 
 class SignedBets:
@@ -35,6 +43,16 @@ class SignedBets:
             capital * (1.0 + stake * score) for capital, stake in zip(self._capital, self._stakes, strict=True)
         ]
         self.total = math.fsum(self._capital)
+
+    def bet_all(self, score: Array) -> tuple[Array, float]:
+        """Bet on each score in turn, as `bet` does, bit for bit; score has the shape (n,).
+
+        Returns:
+            The total after each, to NEARLY, and the largest of them and of the total before, exactly.
+        """
+        totals, self._capital, peak = _play(self._capital, 1.0 + score[:, np.newaxis] * np.array(self._stakes))
+        self.total = math.fsum(self._capital)
+        return totals, peak
 
 
 class EventBets:
@@ -67,3 +85,36 @@ class EventBets:
                 for capital, chance in zip(self._capital, chances, strict=True)
             ]
         self.total = math.fsum(self._capital)
+
+    def bet_all(self, *, happened: NDArray[np.bool_], null_rate: Array, stake: Array) -> tuple[Array, float]:
+        """Bet on each observation in turn, as `bet` does, bit for bit; shapes (n,).
+
+        Returns:
+            The total after each, to NEARLY, and the largest of them and of the total before, exactly.
+        """
+        chance = np.where(happened[:, np.newaxis], self._rates, self._misses)
+        gain = chance / np.where(happened, null_rate, 1.0 - null_rate)[:, np.newaxis]
+        part = stake[:, np.newaxis]
+        factor = np.where(part == 1.0, gain, 1.0 + part * (gain - 1.0))
+        totals, self._capital, peak = _play(self._capital, factor)
+        self.total = math.fsum(self._capital)
+        return totals, peak
+
+
+def _play(capital: list[float], factor: NDArray[np.float64]) -> tuple[Array, list[float], float]:
+    """Multiply capital by one row of factors after the other until betting stops.
+
+    Returns:
+        The total after each row, to NEARLY; the last capital, and the largest total, both exactly.
+    """
+    with np.errstate(over="ignore", invalid="ignore"):  # What comes after the row that stops betting is never used.
+        rows = np.multiply.accumulate(np.vstack([capital, factor]), axis=0)
+        totals = rows.sum(axis=1)
+    for index in np.flatnonzero(~(totals < CAPITAL_MAX * NEARLY)):
+        if math.fsum(rows[index]) >= CAPITAL_MAX:
+            totals[index:] = totals[index]
+            rows = rows[: index + 1]
+            break
+    so_far = totals[: len(rows)]
+    peak = max(math.fsum(rows[index]) for index in np.flatnonzero(so_far >= so_far.max() * NEARLY))
+    return totals[1:], rows[-1].tolist(), peak

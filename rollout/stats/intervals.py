@@ -5,7 +5,6 @@ Computed on request from the stored pairs; no verdict depends on them.
 
 import math
 from collections.abc import Callable
-from typing import TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,18 +12,24 @@ from numpy.typing import NDArray
 from rollout.stats.processes import (
     CLIP_SCALES,
     PROMOTE_WEIGHTS,
-    RUN_STAKE,
     STAKE_WEIGHTS,
     STAKES,
     TAIL_ROLLBACK_WEIGHTS,
+    Events,
+    Exceedances,
     alternatives,
 )
 from rollout.stats.series import Array, Bounds
 
-Events: TypeAlias = NDArray[np.bool_]
+_BISECTIONS = 30
+"""Halves a bracket of a few units of log ratio to below 1e-8."""
 
-_BISECTIONS = 36
-"""Halves a bracket of a few units of log ratio to below 1e-9."""
+_LOOKS_MAX = 4096
+"""Up to this many pairs every look counts."""
+
+_HALVINGS_MAX = 4
+"""Beyond it at most every sixteenth look counts, and the last: fewer looks keep the error rate, and products of sixteen
+factors between 1e-9 and 1e9 neither overflow nor vanish."""
 
 _STAKES = np.array(STAKES)
 _STAKE_WEIGHTS = np.array(STAKE_WEIGHTS) / sum(STAKE_WEIGHTS)
@@ -43,7 +48,7 @@ def median_bounds(*, log_least: Array, log_most: Array, scale: Array, alpha: flo
         beta: Error rate of the upper end.
 
     Returns:
-        Bounds on the ratio (not its log).
+        Bounds on the ratio (not its log). Beyond 4096 pairs some looks are left out, which can only widen them.
     """
     if len(scale) == 0:
         return Bounds(lower=0.0, upper=math.inf)
@@ -86,11 +91,11 @@ def tail_bounds(
 
     def excluded_from_below(index: int) -> bool:
         events = ratio_least >= least[index]
-        return _log_urn(events, urn, above, _ROLLBACK_WEIGHTS, _run_stake(events)) >= -math.log(alpha)
+        return _log_urn(events, urn, above, _ROLLBACK_WEIGHTS, runs_damped=True) >= -math.log(alpha)
 
     def excluded_from_above(index: int) -> bool:
         events = ratio_most > most[len(most) - 1 - index]
-        return _log_urn(events, urn, below, _PROMOTE_WEIGHTS, np.ones(len(events))) >= -math.log(beta)
+        return _log_urn(events, urn, below, _PROMOTE_WEIGHTS, runs_damped=False) >= -math.log(beta)
 
     lower_index = _last_true_index(excluded_from_below, len(least))
     upper_index = _last_true_index(excluded_from_above, len(most))
@@ -106,40 +111,32 @@ def _score(log_ratio: Array, location: float, scale: Array) -> Array:
 
 def _log_evidence(score: Array) -> float:
     """Return the largest log capital that the stakes ever had on these scores."""
-    log_capital = np.cumsum(np.log1p(score[:, np.newaxis] * _STAKES), axis=0)
-    return _log_peak(log_capital, _STAKE_WEIGHTS)
+    return _log_peak(1.0 + _STAKES[:, np.newaxis] * score, _STAKE_WEIGHTS)
 
 
-def _log_urn(happened: Events, urn: tuple[int, int], rates: Array, weights: Array, stake: Array) -> float:
+def _log_urn(happened: Events, urn: tuple[int, int], rates: Array, weights: Array, *, runs_damped: bool) -> float:
     """Return the largest log capital that the rates ever had on these events against the Polya urn."""
-    hits_before = _hits_before(happened)
-    null_rate = (urn[0] + hits_before) / (urn[1] + np.arange(len(happened)))
-    chance = np.where(happened[:, np.newaxis], rates, 1.0 - rates)
-    null = np.where(happened, null_rate, 1.0 - null_rate)
-    gain = stake[:, np.newaxis] * (chance / null[:, np.newaxis] - 1.0)
-    with np.errstate(divide="ignore"):
-        return _log_peak(np.cumsum(np.log1p(gain), axis=0), weights)
+    count, stake = Exceedances().add_all(happened)
+    null_rate = (urn[0] + count) / (urn[1] + np.arange(len(happened)))
+    side = rates[:, np.newaxis]
+    gain = np.where(happened, side / null_rate, (1.0 - side) / (1.0 - null_rate))
+    return _log_peak(1.0 + stake * (gain - 1.0) if runs_damped else gain, weights)
 
 
-def _hits_before(happened: Events) -> NDArray[np.int64]:
-    counts = happened.astype(np.int64)
-    return np.cumsum(counts) - counts
-
-
-def _run_stake(happened: Events) -> Array:
-    """Return the stakes that `Exceedances.stake` would have given."""
-    hits_before = _hits_before(happened)
-    follows = np.concatenate([[False], happened[:-1]])
-    return np.where(follows & (2 * hits_before < np.arange(len(happened))), RUN_STAKE, 1.0)
-
-
-def _log_peak(log_capital: Array, weights: Array) -> float:
-    best = log_capital.max(axis=1)
-    # A row is -inf throughout only if every alternative is ruled out; subtracting 0 there keeps it -inf.
-    shift = np.where(np.isfinite(best), best, 0.0)
-    with np.errstate(divide="ignore"):
-        total = shift + np.log(np.exp(log_capital - shift[:, np.newaxis]) @ weights)
-    return float(total.max())
+def _log_peak(factor: NDArray[np.float64], weights: Array) -> float:
+    """Return the largest log of the weighted capital over time; factor has the shape (stakes, pairs)."""
+    for _ in range(_HALVINGS_MAX):
+        if factor.shape[1] <= _LOOKS_MAX:
+            break
+        if factor.shape[1] % 2:
+            factor = np.pad(factor, ((0, 0), (0, 1)), constant_values=1.0)
+        factor = factor[:, ::2] * factor[:, 1::2]
+    with np.errstate(divide="ignore"):  # An alternative that an event rules out has no capital left.
+        log_capital = np.cumsum(np.log(factor), axis=1)
+        best = log_capital.max(axis=0)
+        # A column is -inf throughout only if every alternative is ruled out; subtracting 0 there keeps it -inf.
+        shift = np.where(np.isfinite(best), best, 0.0)
+        return float((shift + np.log(weights @ np.exp(log_capital - shift))).max())
 
 
 def _last_true(holds: Callable[[float], bool], true_end: float, false_end: float) -> float:

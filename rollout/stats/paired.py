@@ -1,21 +1,23 @@
 """Judging a candidate by pairs: one prompt sent to blue and to green, decided at the first pair that suffices.
 
-Roll back when 0.3 E_median + 0.4 E_tail + 0.3 E_slow >= 1/alpha: an average of e-values is an e-value under any
+Roll back when 0.3 E_median + 0.5 E_tail + 0.2 E_slow >= 1/alpha: an average of e-values is an e-value under any
 dependence (Vovk & Wang, Annals of Statistics 49(3), 2021). Promote when each gate's own evidence has at some time
 reached 1/beta: every margin must be excluded, so nothing has to be corrected for (intersection-union; Berger,
 Technometrics 1982).
 """
 
+import copy
 import math
 from dataclasses import dataclass
 from enum import StrEnum
-from itertools import islice
-from typing import Any, assert_never
+from itertools import pairwise
+from typing import Any, TypeVar, assert_never
 
 import numpy as np
 
 from rollout.errors import ConfigError, EvidenceError, InvariantError
 from rollout.model.verdict import Outcome
+from rollout.stats.betting import NEARLY
 from rollout.stats.intervals import median_bounds, tail_bounds
 from rollout.stats.margins import Margins, margins_of
 from rollout.stats.noise import sigma_of
@@ -34,8 +36,15 @@ because slow requests come in clusters, which spread the count of a sound blue w
 ROLLBACK_PAIRS_MIN = 2
 """One pair can be one accident."""
 
-MEDIAN_WEIGHT, TAIL_WEIGHT, SLOW_WEIGHT = 0.3, 0.4, 0.3
+MEDIAN_WEIGHT, TAIL_WEIGHT, SLOW_WEIGHT = 0.3, 0.5, 0.2
 """Chosen by simulation; any weights that sum to 1 keep the error rate."""
+
+_STREAMED_PAIRS = 1024
+"""Stored pairs are judged one by one up to here, where nearly every test has decided, and then in batches."""
+
+_BATCH_PAIRS = 8192
+
+_Evidence = TypeVar("_Evidence", float, Array)
 
 
 class GateName(StrEnum):
@@ -95,6 +104,21 @@ class Judgement:
     reason: str
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Yardstick:
+    """What the A/A history says about blue, as far as the gates need it.
+
+    `aa_quantile` is h_(k), the ratio of rank k = `rank` among `aa_count`; a pair above `tail_threshold` exceeds it by
+    more than the margin; `scale_log` is the spread of the log ratios, or of their means over blocks, 0 or more.
+    """
+
+    aa_count: int
+    rank: int
+    aa_quantile: float
+    tail_threshold: float
+    scale_log: float
+
+
 class PairedTest:
     """Sequential test of green against blue, fed one pair at a time.
 
@@ -124,20 +148,11 @@ class PairedTest:
             raise ConfigError(f"block_pairs is {block_pairs}; it must be at least 1")
         self._margins, self._alpha, self._beta = margins, alpha, beta
         self._breach_at, self._pass_at = 1.0 / alpha, 1.0 / beta
-        history = _checked_history(aa_ratio, margins=margins, block_pairs=block_pairs)
-        self._aa_count = len(history)
-        self._rank = rank_of(margins.tail_quantile, self._aa_count + 1)
-        self._aa_quantile = _tail_of(history, rank=self._rank)
-        tail_threshold = margins.tail_ratio_max * self._aa_quantile
-        self._fixed_ceiling = max(margins.slow_factor, tail_threshold)
-        self._log_fixed_ceiling = math.log(self._fixed_ceiling)
-        self._median = MedianProcess(
-            scale_log=_block_sigma(history, block_pairs=block_pairs, limit_log=self._log_fixed_ceiling),
-            ratio_max=margins.p50_ratio_max,
-        )
-        self._tail = TailProcess(aa_count=self._aa_count, rank=self._rank, threshold=tail_threshold)
+        self._yardstick = yardstick = yardstick_of(aa_ratio, margins=margins, block_pairs=block_pairs)
+        self._fixed_ceiling = max(margins.slow_factor, yardstick.tail_threshold)
+        self._median = MedianProcess(scale_log=yardstick.scale_log, ratio_max=margins.p50_ratio_max)
+        self._tail = TailProcess(aa_count=yardstick.aa_count, rank=yardstick.rank, threshold=yardstick.tail_threshold)
         self._slow = SlowProcess(margins)
-        self._processes: tuple[GateProcess, ...] = (self._median, self._tail, self._slow)
         self._promote_max = [1.0, 1.0, 1.0]
         self._block_pairs = block_pairs
         self._block_least: list[float] = []
@@ -154,6 +169,16 @@ class PairedTest:
     def outcome(self) -> Outcome:
         """What has been shown so far."""
         return self._outcome
+
+    @property
+    def pairs_used(self) -> int:
+        """Pairs that were bet on."""
+        return len(self._ratios)
+
+    @property
+    def median_promote_max(self) -> float:
+        """The most evidence that the median is within its margin that there ever was."""
+        return self._promote_max[0]
 
     @property
     def stop_ratio(self) -> float:
@@ -188,6 +213,23 @@ class PairedTest:
         self._outcome = self._decide()
         return self._outcome
 
+    def extend(self, *, blue_s: Array, green_s: Array) -> bool:
+        """Take in many pairs at once, bit for bit as one by one, if none of them decides.
+
+        Args:
+            blue_s: Shape (n,), n >= 1, checked latencies; see `update`.
+            green_s: Shape (n,), likewise.
+
+        Returns:
+            False where one of them decides: then none was taken in.
+        """
+        void = np.isinf(blue_s) & np.isinf(green_s)
+        ratio = green_s[~void] / blue_s[~void]
+        if len(ratio) and not self._extend(ratio):
+            return False
+        self._voids += int(np.count_nonzero(void))
+        return True
+
     def judgement(self) -> Judgement:
         """Return everything shown so far; costs milliseconds, where an update costs microseconds."""
         gates = self._gate_results()
@@ -204,25 +246,59 @@ class PairedTest:
             reason=self._reason(gates),
         )
 
+    @property
+    def _processes(self) -> tuple[GateProcess, ...]:
+        return self._median, self._tail, self._slow
+
     def _bet(self, ratio: float) -> None:
+        score = self._score(ratio)
+        if score is not None:
+            self._median.stake(score)
+        self._tail.bet(ratio)
+        self._slow.bet(ratio)
+
+    def _extend(self, ratio: Array) -> bool:
+        saved = copy.deepcopy((self._median, self._tail, self._slow, self._block_least, self._block_most))
+        bet_before, blocks_before = len(self._ratios), len(self._scales)
+        gates = self._bet_median(ratio), self._tail.bet_all(ratio), self._slow.bet_all(ratio)
+        combined = _combine(*(rollback for rollback, _ in gates))
+        promote_max = [max(before, peak) for before, (_, peak) in zip(self._promote_max, gates, strict=True)]
+        enough = np.arange(bet_before + 1, bet_before + len(ratio) + 1) >= ROLLBACK_PAIRS_MIN
+        if min(promote_max) < self._pass_at and not np.any(enough & (combined >= NEARLY * self._breach_at)):
+            self._promote_max = promote_max
+            return True
+        self._median, self._tail, self._slow, self._block_least, self._block_most = saved
+        del self._ratios[bet_before:], self._ratios_least[bet_before:]
+        del self._log_least[blocks_before:], self._log_most[blocks_before:], self._scales[blocks_before:]
+        return False
+
+    def _bet_median(self, ratio: Array) -> tuple[Array, float]:
+        start = self._median.rollback.total
+        scores = [self._score(one) for one in ratio.tolist()]
+        block = np.cumsum([score is not None for score in scores])
+        rollback, peak = self._median.stake_all(np.array([score for score in scores if score is not None]))
+        return np.append(start, rollback)[block], peak
+
+    def _score(self, ratio: float) -> float | None:
+        """Write the ratio down and return what the median gate bets on: at the last pair of each block."""
         stop_ratio = self.stop_ratio
         ceiling = math.log(stop_ratio)
         log_ratio = math.log(ratio) if ratio > 0.0 else -math.inf
         # Above the stop ratio the exact value must not matter, to the last bit: it may be a green that was stopped.
         least = ceiling if ratio > stop_ratio else self._median.clamp(log_ratio, ceiling=ceiling)
-        self._block_least.append(least)
-        self._block_most.append(max(log_ratio, least))
-        if len(self._block_least) == self._block_pairs:
-            self._log_least.append(math.fsum(self._block_least) / self._block_pairs)
-            self._log_most.append(math.fsum(self._block_most) / self._block_pairs)
-            self._scales.append(self._median.scale)
-            self._median.bet(self._log_least[-1])
-            self._block_least.clear()
-            self._block_most.clear()
-        self._tail.bet(ratio)
-        self._slow.bet(ratio)
         self._ratios.append(ratio)
         self._ratios_least.append(min(ratio, stop_ratio))
+        self._block_least.append(least)
+        self._block_most.append(max(log_ratio, least))
+        if len(self._block_least) < self._block_pairs:
+            return None
+        mean = math.fsum(self._block_least) / self._block_pairs
+        self._log_least.append(mean)
+        self._log_most.append(math.fsum(self._block_most) / self._block_pairs)
+        self._scales.append(self._median.scale)
+        self._block_least.clear()
+        self._block_most.clear()
+        return self._median.score(mean)
 
     def _decide(self) -> Outcome:
         for index, process in enumerate(self._processes):
@@ -234,13 +310,7 @@ class PairedTest:
         return Outcome.INCONCLUSIVE
 
     def _combined(self) -> float:
-        return math.fsum(
-            (
-                MEDIAN_WEIGHT * self._median.rollback.total,
-                TAIL_WEIGHT * self._tail.rollback.total,
-                SLOW_WEIGHT * self._slow.rollback.total,
-            )
-        )
+        return _combine(self._median.rollback.total, self._tail.rollback.total, self._slow.rollback.total)
 
     def _gate_results(self) -> tuple[GateResult, GateResult, GateResult]:
         used = len(self._ratios)
@@ -312,14 +382,14 @@ class PairedTest:
         bounds = tail_bounds(
             ratio_least=np.array(self._ratios_least),
             ratio_most=ratio,
-            aa_quantile=self._aa_quantile,
-            aa_count=self._aa_count,
-            rank=self._rank,
+            aa_quantile=self._yardstick.aa_quantile,
+            aa_count=self._yardstick.aa_count,
+            rank=self._yardstick.rank,
             alpha=self._alpha,
             beta=self._beta,
         )
         live = sample_quantile(ratio, q=self._margins.tail_quantile)
-        return Estimate(value=live / self._aa_quantile, bounds=bounds)
+        return Estimate(value=live / self._yardstick.aa_quantile, bounds=bounds)
 
 
 def judge_pairs(
@@ -358,11 +428,43 @@ def judge_pairs(
     if budget < 1:
         raise ConfigError(f"budget is {budget}; at least one pair must be allowed")
     test = PairedTest(aa_ratio=aa_ratio, margins=margins_of(profile), alpha=alpha, beta=beta, block_pairs=block_pairs)
-    pairs = zip(blue.tolist(), green.tolist(), strict=True)
-    for blue_latency, green_latency in islice(pairs, budget):
-        if test.update(blue_s=blue_latency, green_s=green_latency) is not Outcome.INCONCLUSIVE:
-            break
+    blue, green = blue[:budget], green[:budget]
+    for start, stop in pairwise((0, *range(_STREAMED_PAIRS, len(blue), _BATCH_PAIRS), len(blue))):
+        if start and test.extend(blue_s=blue[start:stop], green_s=green[start:stop]):
+            continue
+        for blue_latency, green_latency in zip(blue[start:stop].tolist(), green[start:stop].tolist(), strict=True):
+            if test.update(blue_s=blue_latency, green_s=green_latency) is not Outcome.INCONCLUSIVE:
+                return test.judgement()
     return test.judgement()
+
+
+def _combine(median: _Evidence, tail: _Evidence, slow: _Evidence) -> _Evidence:
+    return MEDIAN_WEIGHT * median + TAIL_WEIGHT * tail + SLOW_WEIGHT * slow
+
+
+def yardstick_of(aa_ratio: Array, *, margins: Margins, block_pairs: int = 1) -> Yardstick:
+    """Read an A/A history.
+
+    Args:
+        aa_ratio: See `PairedTest`.
+        margins: The limits to judge by.
+        block_pairs: See `PairedTest`.
+
+    Raises:
+        EvidenceError: The history is too short, damaged, or shows that blue itself fails the margins.
+    """
+    history = _checked_history(aa_ratio, margins=margins, block_pairs=block_pairs)
+    rank = rank_of(margins.tail_quantile, len(history) + 1)
+    quantile = _tail_of(history, rank=rank)
+    threshold = margins.tail_ratio_max * quantile
+    limit_log = math.log(max(margins.slow_factor, threshold))
+    return Yardstick(
+        aa_count=len(history),
+        rank=rank,
+        aa_quantile=quantile,
+        tail_threshold=threshold,
+        scale_log=_block_sigma(history, block_pairs=block_pairs, limit_log=limit_log),
+    )
 
 
 def _checked_history(aa_ratio: Any, *, margins: Margins, block_pairs: int) -> Array:  # noqa: ANN401 - checked here

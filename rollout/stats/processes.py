@@ -6,8 +6,15 @@ Every stake, rate and scale is known before the pair it is used on, so looking a
 import math
 from typing import TypeAlias
 
+import numpy as np
+from numpy.typing import NDArray
+
 from rollout.stats.betting import EventBets, SignedBets
 from rollout.stats.margins import Margins
+from rollout.stats.series import Array
+
+Events: TypeAlias = NDArray[np.bool_]
+Counts: TypeAlias = NDArray[np.int64]
 
 CLIP_SCALES = 1.25
 """A log ratio this many scales from the margin counts fully; beyond it a single pair cannot weigh more."""
@@ -25,18 +32,29 @@ STAKES = (0.02, 0.05, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0
 STAKE_WEIGHTS = (1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 3, 3, 3)
 """Small stakes find a small slowdown; the large ones, three times as heavy, convict a gross one in a few pairs."""
 
-ROLLBACK_HEADROOM = (0.05, 0.1, 0.2, 0.4, 0.7, 0.9, 0.99)
+ROLLBACK_HEADROOM = (0.05, 0.1, 0.2, 0.4, 0.6, 0.8, 0.95)
 """Alternatives q = p0 + headroom (1 - p0), from a rate just too high to "every request"."""
 
-TAIL_ROLLBACK_WEIGHTS = (1.0, 1.0, 1.0, 1.0, 1.0, 1.2, 0.6)
+TAIL_ROLLBACK_WEIGHTS = (2.0, 2.0, 2.0, 2.0, 32.0, 2.0, 1.0)
+"""Most on "three in five": a doubled latency is convicted by the fifth pair although bursts of blue hid it in two of
+the first five, and three slow answers in a row convict. Found by simulation."""
+
 SLOW_ROLLBACK_WEIGHTS = (8.0, 4.0, 1.0, 0.1, 0.1, 0.1, 0.1)
 """Chosen by simulation: a tenfold slowdown is convicted at the third pair in a row, not at the second, because two slow
 answers in a row happen to a sound release whose slow requests come in clusters."""
 
-RUN_STAKE = 0.1
-"""Share of the capital staked on the pair after an exceedance, as long as exceedances are the exception: slow requests
-come in clusters, and a cluster should count about once. At full stake, clusters of three gave 5% false rollbacks, at
-this 1%."""
+RUN_STAKE = 0.05
+"""Share of the capital staked on the pair after an exceedance: slow requests come in clusters, and a cluster should
+count about once. At full stake, clusters of three gave 5% false rollbacks, at this 0.95%."""
+
+RUN_PAIRS_MIN = 5
+"""The first pairs are bet on in full, or a gross slowdown could not be convicted in a few of them."""
+
+RUN_TENTHS_MAX = 7
+"""Where more than seven pairs in ten exceed, that is no cluster, and all are bet on in full."""
+
+RUN_LENGTH_MAX = 14
+"""Nor is a run of this length: a candidate that becomes x10 after forty good pairs is convicted in 18 more, not 35."""
 
 PROMOTE_SHARE = (0.0, 0.1, 0.2, 0.3, 0.5)
 PROMOTE_WEIGHTS = (3, 1, 1, 1, 1)
@@ -73,10 +91,11 @@ class MedianProcess:
 
     def bet(self, log_ratio: float) -> None:
         """Bet on one finite log ratio, then learn the scale from it."""
+        self.stake(self.score(log_ratio))
+
+    def score(self, log_ratio: float) -> float:
+        """Return the score in [-1, 1] of one finite log ratio, and learn the scale from it for those after it."""
         score = (log_ratio - self._log_margin) / (CLIP_SCALES * self.scale)
-        score = max(-1.0, min(1.0, score))
-        self.rollback.bet(score)
-        self.promote.bet(-score)
         if self._last is not None:
             jump = log_ratio - self._last
             widest = SCALE_JUMP_MAX * self.scale
@@ -84,27 +103,68 @@ class MedianProcess:
             self._count += 1
             self.scale = max(math.sqrt(self._sum_squares / self._count), SCALE_LOG_MIN)
         self._last = log_ratio
+        return max(-1.0, min(1.0, score))
+
+    def stake(self, score: float) -> None:
+        """Bet on one score."""
+        self.rollback.bet(score)
+        self.promote.bet(-score)
+
+    def stake_all(self, score: Array) -> tuple[Array, float]:
+        """Bet on each score in turn, shape (n,).
+
+        Returns:
+            The evidence for rollback after each, to `betting.NEARLY`, and the most for promotion, exactly.
+        """
+        totals, _ = self.rollback.bet_all(score)
+        _, peak = self.promote.bet_all(-score)
+        return totals, peak
 
 
 class Exceedances:
-    """Count of events and the stake that it allows on the next pair; see RUN_STAKE."""
+    """Count of events and the stake for rollback that it allows on the next pair; see RUN_STAKE.
 
-    __slots__ = ("_last", "count", "pairs")
+    Promotion stakes all, so that a cluster costs its full price.
+    """
+
+    __slots__ = ("_run", "count", "pairs")
 
     def __init__(self) -> None:
-        self.count = self.pairs = 0
-        self._last = False
+        self.count = self.pairs = self._run = 0
 
     @property
     def stake(self) -> float:
-        """The stake for rollback on the next pair; promotion stakes all, so that a cluster costs its full price."""
-        return RUN_STAKE if self._last and 2 * self.count < self.pairs else 1.0
+        """The stake on the next pair."""
+        is_cluster = (
+            0 < self._run < RUN_LENGTH_MAX
+            and self.pairs >= RUN_PAIRS_MIN
+            and 10 * self.count <= RUN_TENTHS_MAX * self.pairs
+        )
+        return RUN_STAKE if is_cluster else 1.0
 
     def add(self, *, happened: bool) -> None:
         """Take in one pair."""
         self.count += happened
         self.pairs += 1
-        self._last = happened
+        self._run = self._run + 1 if happened else 0
+
+    def add_all(self, happened: Events) -> tuple[Counts, Array]:
+        """Take in pairs, shape (n,), n >= 1; return the count before each and the stake that it allowed."""
+        place = np.arange(len(happened))
+        count = self.count + np.cumsum(happened) - happened
+        pairs = self.pairs + place
+        run = place - np.maximum.accumulate(np.where(happened, -1 - self._run, place))
+        run_before = np.append(self._run, run[:-1])
+        is_cluster = (
+            (run_before > 0)
+            & (run_before < RUN_LENGTH_MAX)
+            & (pairs >= RUN_PAIRS_MIN)
+            & (10 * count <= RUN_TENTHS_MAX * pairs)
+        )
+        self.count += int(np.count_nonzero(happened))
+        self.pairs += len(happened)
+        self._run = int(run[-1])
+        return count, np.where(is_cluster, RUN_STAKE, 1.0)
 
 
 class TailProcess:
@@ -134,6 +194,16 @@ class TailProcess:
         self.promote.bet(happened=happened, null_rate=null_rate)
         self.exceeded.add(happened=happened)
 
+    def bet_all(self, ratio: Array) -> tuple[Array, float]:
+        """Bet on each ratio in turn; see `MedianProcess.stake_all`."""
+        happened = ratio > self.threshold
+        size = self._urn_size + self.exceeded.pairs + np.arange(len(ratio))
+        count, stake = self.exceeded.add_all(happened)
+        null_rate = (self._urn_hits + count) / size
+        totals, _ = self.rollback.bet_all(happened=happened, null_rate=null_rate, stake=stake)
+        _, peak = self.promote.bet_all(happened=happened, null_rate=null_rate, stake=np.ones(len(ratio)))
+        return totals, peak
+
 
 class SlowProcess:
     """Share of pairs with ratio above slow_factor, against one fixed rate to roll back and one to promote."""
@@ -154,6 +224,15 @@ class SlowProcess:
         self.rollback.bet(happened=happened, null_rate=self._rollback_rate, stake=self.slow.stake)
         self.promote.bet(happened=happened, null_rate=self._promote_rate)
         self.slow.add(happened=happened)
+
+    def bet_all(self, ratio: Array) -> tuple[Array, float]:
+        """Bet on each ratio in turn; see `MedianProcess.stake_all`."""
+        happened = ratio > self._factor
+        _, stake = self.slow.add_all(happened)
+        one = np.ones(len(ratio))
+        totals, _ = self.rollback.bet_all(happened=happened, null_rate=self._rollback_rate * one, stake=stake)
+        _, peak = self.promote.bet_all(happened=happened, null_rate=self._promote_rate * one, stake=one)
+        return totals, peak
 
 
 GateProcess: TypeAlias = MedianProcess | TailProcess | SlowProcess
