@@ -30,6 +30,9 @@ class Difference:
     after: str
     severity: Severity
 
+    def __str__(self) -> str:
+        return f"{self.key}: {self.before} -> {self.after}"
+
 
 def diff(before: CapabilitySnapshot, after: CapabilitySnapshot) -> tuple[Difference, ...]:
     """Compare two snapshots field by field, heaviest first; a field present on one side only is a difference."""
@@ -81,21 +84,28 @@ def judge_capabilities(
         return _said(Outcome.INCONCLUSIVE, "incumbent_snapshot_unreadable", text)
     differences = diff(incumbent, candidate)
     blocking += [
-        Reason(code="capability_lost", text=f"{one.key}: {one.before} -> {one.after}")
+        Reason(code="capability_lost", text=str(one))
         for one in differences
         if one.severity is Severity.BLOCK and not _allowed(policy, one.key)
     ]
     return _judged(blocking, differences)
 
 
-def suspects(result: GateResult) -> tuple[str, ...]:
-    """Return the differences that a capability gate reported, in words, heaviest first."""
-    return tuple(reason.text for reason in result.reasons if reason.code in {"capability_lost", "capability_changed"})
+def reported(result: GateResult) -> tuple[Difference, ...]:
+    """Return the differences that a capability gate reported, heaviest first, read back from its reasons."""
+    told = [reason.text for reason in result.reasons if reason.code in {"capability_lost", "capability_changed"}]
+    return tuple(_read_back(text) for text in told)
+
+
+def _read_back(text: str) -> Difference:
+    key, _, values = text.partition(": ")
+    before, _, after = values.partition(" -> ")
+    return Difference(key=key, before=before, after=after, severity=_severity(key))
 
 
 def _judged(blocking: list[Reason], differences: tuple[Difference, ...]) -> GateResult:
     noted = [
-        Reason(code="capability_changed", text=f"{one.key}: {one.before} -> {one.after}")
+        Reason(code="capability_changed", text=str(one))
         for one in differences
         if not any(reason.text.startswith(f"{one.key}: ") for reason in blocking)
     ]

@@ -1,8 +1,15 @@
 """The gates' names, as verdicts carry them; importing this costs nothing, importing a gate costs its statistics."""
 
+ACCURACY = "accuracy"
 CAPABILITIES = "capabilities"
 DRIFT = "drift"
 ERRORS = "errors"
+INSTANCES = "instances"
 LATENCY = "latency"
 LIVE = "live"
 PICTURES = "pictures"
+
+LOAD = "load"
+"""The stage of the load phase, and the first word of its gates' names."""
+RECHECK = "recheck"
+"""The stage that follows a drift alarm, and its gate."""

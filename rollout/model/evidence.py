@@ -8,6 +8,8 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from rollout.model.base import Strict
+from rollout.model.policy import Policy
+from rollout.model.prompts import PromptSet
 from rollout.model.roles import Role
 from rollout.model.snapshot import CapabilitySnapshot
 
@@ -61,6 +63,9 @@ class Pair(Strict):
     """Position in the stage, from 0."""
     prompt_id: str
     first: Annotated[Role, Field(strict=False)]
+    incumbent_uid: str
+    """The instance that was asked; it may not have answered."""
+    candidate_uid: str
     incumbent: Sample
     candidate: Sample
     psnr_db: Annotated[float, Field(ge=0.0, le=99.0)] | None = None
@@ -81,10 +86,12 @@ class AaHistory:
     Attributes:
         ratio: Latency ratios, one per pair, in the order measured.
         repeat_psnr_db: Lowest PSNR of their pictures for one seed; None where none was compared.
+        cold_start_s: Starts of that release that were watched, in seconds from deployment to readiness.
     """
 
     ratio: tuple[float, ...]
     repeat_psnr_db: float | None
+    cold_start_s: tuple[float, ...] = ()
 
 
 def history_of(pairs: Iterable[Pair]) -> AaHistory:
@@ -95,6 +102,17 @@ def history_of(pairs: Iterable[Pair]) -> AaHistory:
         ratio=tuple(one.candidate.latency_s / one.incumbent.latency_s for one in sound),
         repeat_psnr_db=min(compared) if compared else None,
     )
+
+
+class InstanceReading(Strict):
+    """What the platform knows of one instance at one moment."""
+
+    uid: str
+    restarts: Annotated[int, Field(ge=0)]
+    memory_bytes: Annotated[int, Field(ge=0)] | None = None
+    """Resident memory; None where the platform cannot tell."""
+    cold_start_s: Annotated[float, Field(ge=0.0)] | None = None
+    """From the deployment until it was seen ready; None where that was not watched."""
 
 
 class LiveWindow(Strict):
@@ -118,12 +136,48 @@ class Baseline(Strict):
     made_by_run: str
     aa_ratio: list[Annotated[float, Field(gt=0.0)]]
     """Latency ratios of two instances of this release, one per pair; empty until a history was measured."""
+    aa_prompt_ids: list[str] = []
+    """The prompt of each of those pairs; empty in baselines that were made before it was kept."""
+    yardstick_ratio: list[Annotated[float, Field(gt=0.0)]] = []
+    """The A/A history of the incumbent that this release was promoted by; empty where it was not promoted."""
     repeat_psnr_db: Annotated[float, Field(ge=0.0, le=99.0)] | None = None
     """Lowest PSNR between two instances of this release for one seed."""
     latency_s: dict[str, list[Annotated[float, Field(gt=0.0)]]] = {}
-    """Latencies per prompt, measured when the release was promoted; empty until then."""
+    """Latencies per prompt, measured when the release was promoted or calibrated; empty until then."""
+    cold_start_s: list[Annotated[float, Field(ge=0.0)]] = []
+    """Seconds from deployment to readiness, one per start of an instance that was watched."""
 
     @property
     def history(self) -> AaHistory:
         """The part that the gates judge by."""
-        return AaHistory(ratio=tuple(self.aa_ratio), repeat_psnr_db=self.repeat_psnr_db)
+        return AaHistory(
+            ratio=tuple(self.aa_ratio), repeat_psnr_db=self.repeat_psnr_db, cold_start_s=tuple(self.cold_start_s)
+        )
+
+    @property
+    def yardstick(self) -> tuple[float, ...]:
+        """Ratios of two instances of one release on this stack: of this release, else of the one before it."""
+        return tuple(self.aa_ratio or self.yardstick_ratio)
+
+    def comparable(self, other: "Baseline") -> bool:
+        """True when both were measured on the same release, capabilities and prompts, in the same way."""
+        return (self.release_digest, self.snapshot.digest, self.prompts_digest, self.protocol) == (
+            other.release_digest,
+            other.snapshot.digest,
+            other.prompts_digest,
+            other.protocol,
+        )
+
+    def measured_as(self, policy: Policy, prompts: PromptSet) -> bool:
+        """True when it was measured as this policy would measure it."""
+        return self.prompts_digest == prompts.digest and self.protocol == protocol_of(policy)
+
+    def usable(self, policy: Policy, prompts: PromptSet, *, now: float) -> bool:
+        """True when it holds a whole and young A/A history that was measured as this policy would measure it."""
+        young = now - self.made_at <= policy.history.age_s_max
+        return young and len(self.aa_ratio) >= policy.history.pairs and self.measured_as(policy, prompts)
+
+
+def protocol_of(policy: Policy) -> dict[str, str | int | float]:
+    """Return what must be equal for two measurements to be comparable, beside release and prompts."""
+    return {"measure": policy.latency.measure.value, "warmup_requests": policy.warmup_requests}

@@ -24,6 +24,8 @@ class Instance:
     detail: str
     """Why it is not ready or not alive, in words; empty when it is both."""
     restarts: int = 0
+    memory_bytes: int | None = None
+    """Resident memory; None where the platform cannot tell."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -11,7 +11,8 @@ from pydantic import Field
 
 from rollout.model.base import Strict
 from rollout.model.canonical import digest_json
-from rollout.model.evidence import Digest, LiveWindow, Pair, Sample
+from rollout.model.evidence import Digest, InstanceReading, LiveWindow, Pair, Sample
+from rollout.model.load import WindowPair
 from rollout.model.roles import Role, Slot
 from rollout.model.verdict import Reason, Verdict
 
@@ -28,6 +29,8 @@ class RunKind(StrEnum):
     PROMOTE = "promote"
     ROLLBACK = "rollback"
     VERIFY = "verify"
+    CALIBRATE = "calibrate"
+    """The incumbent against itself: a new history and a new baseline, nothing else."""
 
 
 class Phase(StrEnum):
@@ -39,9 +42,12 @@ class Phase(StrEnum):
     ADMIT = "admit"
     WARMUP = "warmup"
     CANARY = "canary"
+    LOAD = "load"
     SHIFT = "shift"
     SOAK = "soak"
     DRIFT = "drift"
+    RECHECK = "recheck"
+    """An alarm is looked at again, in pairs with the earlier stack."""
     ROLLBACK = "rollback"
     PROMOTED = "promoted"
     REFUSED = "refused"
@@ -50,6 +56,7 @@ class Phase(StrEnum):
     VERIFIED = "verified"
     DRIFTED = "drifted"
     UNDECIDED = "undecided"
+    CALIBRATED = "calibrated"
 
 
 class Event(StrEnum):
@@ -64,12 +71,18 @@ class Event(StrEnum):
     """A drift check begins."""
     CONFIRMED = "confirmed"
     DRIFTED = "drifted"
+    ALARMED = "alarmed"
+    """Slower than the baseline, and an earlier stack still stands to be compared with."""
+    CLEARED = "cleared"
+    """The earlier stack became slower alike: it is the environment."""
+    CALIBRATED = "calibrated"
     REFUSED = "refused"
     HISTORY_READY = "history_ready"
     READY = "ready"
     ADMITTED = "admitted"
     WARM = "warm"
     PROVEN = "proven"
+    LOADED = "loaded"
     SHIFTED = "shifted"
     SOAKED = "soaked"
     BREACHED = "breached"
@@ -195,6 +208,24 @@ class PairMeasured(Strict):
     """None for the history, which is not judged."""
 
 
+class WindowsMeasured(Strict):
+    """One pair of load windows, and what the load gates say after it."""
+
+    type: Literal["windows_measured"] = "windows_measured"
+    pair: WindowPair
+    judgement: Verdict
+
+
+class InstancesRead(Strict):
+    """Memory, restarts and start-up time of a role's instances at one moment of the run."""
+
+    type: Literal["instances_read"] = "instances_read"
+    stage: str
+    """`start`: just ready. `warm`: after the warm-up. Else the stage that was just measured."""
+    role: AnyRole
+    readings: Annotated[tuple[InstanceReading, ...], Field(strict=False)]
+
+
 class SampleMeasured(Strict):
     """One request to the incumbent alone, for the drift check."""
 
@@ -276,6 +307,8 @@ Body = Annotated[
     | SnapshotsRead
     | WarmedUp
     | PairMeasured
+    | WindowsMeasured
+    | InstancesRead
     | SampleMeasured
     | HistoryStored
     | TrafficShifted
@@ -328,6 +361,8 @@ def referenced(body: Body) -> frozenset[str]:
             named.add(body.baseline)
         case PairMeasured():
             named |= {*body.pair.incumbent.pictures, *body.pair.candidate.pictures}
+        case WindowsMeasured():
+            named |= {body.pair.incumbent.samples, body.pair.candidate.samples}
         case SampleMeasured():
             named |= set(body.sample.pictures)
         case _:

@@ -24,6 +24,11 @@ class Role(StrEnum):
     INCUMBENT = "incumbent"
     CANDIDATE = "candidate"
 
+    @property
+    def other(self) -> "Role":
+        """Return the opposite role."""
+        return Role.CANDIDATE if self is Role.INCUMBENT else Role.INCUMBENT
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Address:

@@ -2,7 +2,7 @@
 
 import pytest
 
-from rollout.gates.capabilities import SEVERITIES, diff, judge_capabilities, suspects
+from rollout.gates.capabilities import SEVERITIES, diff, judge_capabilities, reported
 from rollout.model.policy import CapabilityGate
 from rollout.model.snapshot import CapabilitySnapshot, failed, ok, unavailable
 from rollout.model.verdict import Outcome, Severity
@@ -74,7 +74,9 @@ def test_first_stack_is_judged_by_its_required_fields_alone():
 def test_lost_provider_breaches_and_names_both_values():
     result = judge(snapshot(**LOST), snapshot())
     assert codes(result) == (Outcome.BREACH, ["capability_lost"])
-    assert suspects(result) == (f"{ACTUAL}: CUDAExecutionProvider, CPUExecutionProvider -> CPUExecutionProvider",)
+    assert [str(one) for one in reported(result)] == [
+        f"{ACTUAL}: CUDAExecutionProvider, CPUExecutionProvider -> CPUExecutionProvider"
+    ]
 
 
 def test_order_of_providers_matters():

@@ -8,7 +8,7 @@ import random
 
 import pytest
 
-from rollout.gates.drift import judge_drift
+from rollout.gates.drift import RecheckTest, judge_drift, only_latency_drifted
 from rollout.gates.jury import Jury
 from rollout.model.canonical import canonical_bytes
 from rollout.model.evidence import Baseline, Sample, SampleStatus
@@ -103,7 +103,7 @@ def test_failed_requests_count_as_infinitely_slow_and_are_stored_as_words(policy
 @pytest.fixture
 def verdict(policy, prompts):
     def conclude(samples, *, snapshot=SNAPSHOT, stored=None, problems=None):
-        jury = Jury(policy=policy, prompts=prompts, history=None, proving_stage="canary", later_stages=3)
+        jury = Jury(policy=policy, prompts=prompts, history=None, proving_stage="canary", later_stages=3, pods=1)
         return jury.drift(samples, snapshot=snapshot, baseline=stored, problems=problems or {})
 
     return conclude
@@ -134,3 +134,84 @@ def test_drift_check_finds_a_lost_capability(verdict):
         schema="rollout.snapshot/v1", fields={"runtime.ort.providers.actual": ok(["CPUExecutionProvider"], "a test")}
     )
     assert verdict(today(60), snapshot=lost, stored=baseline()).outcome is Outcome.BREACH
+
+
+def test_tail_that_grew_while_the_median_stayed_breaches(policy):
+    slow = {5, 11, 17, 23, 29, 35, 41, 47, 53, 59}
+    samples = tuple(
+        one.model_copy(update={"sample": one.sample.model_copy(update={"wall_s": 3.0 * one.sample.wall_s})})
+        if one.number in slow or one.number % 6 == 2
+        else one
+        for one in today(60)
+    )
+    assert said(judge_drift(policy.latency, baseline(), samples)) == (Outcome.BREACH, "latency_drifted_tail")
+
+
+def test_short_baseline_convicts_a_clear_drift_that_the_interval_alone_could_not(policy):
+    short = baseline(latency_s={"p0": [0.07, 0.08, 0.09, 0.1, 0.1, 0.1, 0.11, 0.12, 0.14, 0.15]})
+    found = judge_drift(policy.latency, short, today(60, ratio=1.5, prompts=("p0",)))
+    assert found.figures["p50_ratio_lower"] < policy.latency.p50_ratio_max
+    assert said(found) == (Outcome.BREACH, "latency_drifted")
+
+
+def test_drift_check_of_an_unchanged_incumbent_keeps_its_error_rate(policy):
+    luck = random.Random(6)
+    breaches = 0
+    for _ in range(300):
+        stored = baseline(latency_s={"p0": [0.1 * luck.lognormvariate(0, 0.1) for _ in range(40)]})
+        samples = tuple(
+            SampleMeasured(
+                number=number,
+                prompt_id="p0",
+                sample=Sample(status=SampleStatus.OK, wall_s=0.11 * luck.lognormvariate(0, 0.1)),
+            )
+            for number in range(60)
+        )
+        breaches += judge_drift(policy.latency, stored, samples).outcome is Outcome.BREACH
+    # 1% at the margin exactly: 9 or more of 300 would be a chance of 4 in 1000.
+    assert breaches <= 8
+
+
+def recheck_pairs(pair, *, ratio, count=200, seed=5):
+    """What serves is `ratio` times as slow as the earlier stack; in a recheck it is the incumbent."""
+    luck = random.Random(seed)
+    return [pair(number, stage="recheck", ratio=luck.lognormvariate(0, 0.07) / ratio) for number in range(count)]
+
+
+@pytest.mark.parametrize(
+    ("ratio", "expected"),
+    [
+        (1.4, (Outcome.BREACH, "drift_of_the_stack")),
+        (1.0, (Outcome.PASS, "drift_of_the_environment")),
+        (0.7, (Outcome.PASS, "drift_of_the_environment")),
+    ],
+)
+def test_recheck_judges_what_serves_by_the_earlier_stack_and_not_the_other_way_round(
+    policy, history, pair, ratio, expected
+):
+    test = RecheckTest(policy.latency, history.ratio)
+    for one in recheck_pairs(pair, ratio=ratio):
+        test.hear(one)
+    assert test.result().gate == "recheck"
+    assert said(test.result()) == expected
+
+
+def test_recheck_with_few_pairs_is_undecided_and_so_clears_nothing(policy, history, pair):
+    test = RecheckTest(policy.latency, history.ratio)
+    for one in recheck_pairs(pair, ratio=1.0, count=3):
+        test.hear(one)
+    assert said(test.result()) == (Outcome.INCONCLUSIVE, "recheck_undecided")
+
+
+def test_recheck_without_a_history_says_why_and_clears_nothing(policy):
+    assert said(RecheckTest(policy.latency, ()).result()) == (Outcome.INCONCLUSIVE, "history_unfit")
+
+
+def test_only_a_breach_of_latency_alone_is_worth_a_second_look(verdict):
+    assert only_latency_drifted(verdict(today(60, ratio=1.4), stored=baseline()))
+    assert not only_latency_drifted(verdict(today(60), stored=baseline()))
+    assert not only_latency_drifted(verdict(today(60, failed=40), stored=baseline()))
+    lost = CapabilitySnapshot(
+        schema="rollout.snapshot/v1", fields={"runtime.ort.providers.actual": ok(["CPUExecutionProvider"], "a test")}
+    )
+    assert not only_latency_drifted(verdict(today(60, ratio=1.4), snapshot=lost, stored=baseline()))

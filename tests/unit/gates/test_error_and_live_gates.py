@@ -55,7 +55,7 @@ def test_failures_above_the_margin_breach(judged, status):
 def test_request_that_was_stopped_is_no_failure(judged):
     result = judged(*[("ok", "stopped")] * 30)
     assert said(result) == (Outcome.PASS, "error_rate_within_margin")
-    assert result.figures["candidate_failed"] == 0
+    assert result.figures["requests_failed"] == 0
 
 
 def test_incumbent_that_fails_makes_a_pass_impossible(judged):

@@ -11,16 +11,30 @@ from rollout.errors import EvidenceError
 from rollout.gates.jury import Jury
 from rollout.gates.result import result, storable
 from rollout.model.canonical import canonical_bytes
-from rollout.model.evidence import LiveWindow, Pair
+from rollout.model.evidence import InstanceReading, LiveWindow, Pair
+from rollout.model.journal import InstancesRead
+from rollout.model.roles import Role
 from rollout.model.verdict import Outcome, Verdict, combine
 
 GOOD_LIVE = LiveWindow(completed=100, failed=0)
 
 
+def readings(stage):
+    """What a steady candidate shows up to the end of a stage."""
+    return [
+        InstancesRead(
+            stage=when,
+            role=Role.CANDIDATE,
+            readings=(InstanceReading(uid="green-1", restarts=0, memory_bytes=10**9, cold_start_s=start),),
+        )
+        for when, start in (("start", 1.0), ("warm", None), (stage, None))
+    ]
+
+
 @pytest.fixture
 def seat(policy, prompts, history):
     def make(*, history=history):
-        return Jury(policy=policy, prompts=prompts, history=history, proving_stage="canary", later_stages=3)
+        return Jury(policy=policy, prompts=prompts, history=history, proving_stage="canary", later_stages=3, pods=1)
 
     return make
 
@@ -50,26 +64,29 @@ def mixed(pair, count, seed):
 def test_sound_canary_passes_every_gate(seat, measured):
     jury = seat()
     heard(jury, measured(200))
-    verdict = jury.conclude("canary", live=None)
+    verdict = jury.conclude("canary", live=None, readings=readings("canary"))
     assert verdict.outcome is Outcome.PASS
-    assert [one.gate for one in verdict.gates] == ["latency", "errors", "pictures"]
+    assert [one.gate for one in verdict.gates] == ["latency", "errors", "pictures", "instances"]
 
 
 def test_proving_stage_has_no_live_traffic_and_every_other_has(seat, measured):
     jury = seat()
     heard(jury, measured(3, stage="soak"))
-    assert jury.conclude("soak", live=None).outcome is Outcome.INCONCLUSIVE
-    assert jury.conclude("soak", live=GOOD_LIVE).outcome is Outcome.PASS
-    assert jury.conclude("soak", live=LiveWindow(completed=100, failed=50)).outcome is Outcome.BREACH
+    assert jury.conclude("soak", live=None, readings=readings("soak")).outcome is Outcome.INCONCLUSIVE
+    assert jury.conclude("soak", live=GOOD_LIVE, readings=readings("soak")).outcome is Outcome.PASS
+    assert (
+        jury.conclude("soak", live=LiveWindow(completed=100, failed=50), readings=readings("soak")).outcome
+        is Outcome.BREACH
+    )
 
 
 @pytest.mark.parametrize("stage", ["canary", "soak"])
 def test_stage_without_any_pair_is_never_a_pass(seat, stage):
-    assert seat().conclude(stage, live=GOOD_LIVE).outcome is Outcome.INCONCLUSIVE
+    assert seat().conclude(stage, live=GOOD_LIVE, readings=readings(stage)).outcome is Outcome.INCONCLUSIVE
 
 
 def test_live_breach_before_the_first_pair_is_a_breach(seat):
-    verdict = seat().conclude("shift-10", live=LiveWindow(completed=100, failed=50))
+    verdict = seat().conclude("shift-10", live=LiveWindow(completed=100, failed=50), readings=readings("shift-10"))
     assert verdict.outcome is Outcome.BREACH
     assert [one.code for one in verdict.reasons()] == ["live_errors"]
 
@@ -90,7 +107,7 @@ def test_canary_must_have_compared_every_prompt(seat, pair):
 def test_stages_are_judged_apart(seat, measured):
     jury = seat()
     heard(jury, measured(60, ratio=2.0, stage="shift-10"))
-    assert jury.conclude("shift-10", live=GOOD_LIVE).outcome is Outcome.BREACH
+    assert jury.conclude("shift-10", live=GOOD_LIVE, readings=readings("shift-10")).outcome is Outcome.BREACH
     assert heard(jury, measured(3, stage="soak")).outcome is Outcome.PASS
 
 
@@ -102,7 +119,9 @@ def test_same_pairs_give_the_same_verdicts_bit_for_bit(seat, pair, seed):
     for original, read in zip(pairs, stored, strict=True):
         first, second = one.hear(original), other.hear(read)
         assert canonical_bytes(first.model_dump(mode="json")) == canonical_bytes(second.model_dump(mode="json"))
-    assert one.conclude("canary", live=None) == other.conclude("canary", live=None)
+    assert one.conclude("canary", live=None, readings=readings("canary")) == other.conclude(
+        "canary", live=None, readings=readings("canary")
+    )
 
 
 @pytest.mark.parametrize("seed", range(6))
@@ -121,7 +140,9 @@ def test_interleaved_stages_give_what_each_gives_alone(seat, measured):
         together.hear(other)
     heard(apart, canary)
     heard(apart, soak)
-    assert together.conclude("soak", live=GOOD_LIVE) == apart.conclude("soak", live=GOOD_LIVE)
+    assert together.conclude("soak", live=GOOD_LIVE, readings=readings("soak")) == apart.conclude(
+        "soak", live=GOOD_LIVE, readings=readings("soak")
+    )
 
 
 def test_nothing_is_judged_without_a_history(seat, pair):
