@@ -96,6 +96,8 @@ class CanaryDriver:
             number=number,
             prompt_id=prompt.id,
             first=first,
+            incumbent_uid=targets[Role.INCUMBENT].pod_uid,
+            candidate_uid=targets[Role.CANDIDATE].pod_uid,
             incumbent=incumbent.sample,
             candidate=candidate.sample,
             psnr_db=self._lowest_psnr_db(incumbent, candidate),

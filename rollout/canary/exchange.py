@@ -108,6 +108,30 @@ class Exchange:
         self._lines.clear()
 
 
+def request_headers(address: Address, body: bytes) -> list[tuple[str, str]]:
+    """Return the headers of a request for JSON; a body is JSON."""
+    host = f"[{address.host}]" if ":" in address.host else address.host
+    headers = [
+        ("Host", f"{host}:{address.port}"),
+        ("User-Agent", "rollout-canary"),
+        ("Accept", "application/json"),
+        # Compression would be time of the server that no user of pictures sees.
+        ("Accept-Encoding", "identity"),
+    ]
+    if body:
+        headers += [("Content-Type", "application/json"), ("Content-Length", str(len(body)))]
+    return headers
+
+
+def joined_headers(headers: Iterable[tuple[bytes, bytes]]) -> dict[str, str]:
+    """Return headers by name in lower case; a name that came twice is joined by a comma."""
+    joined: dict[str, str] = {}
+    for raw_name, raw_value in headers:
+        name, value = raw_name.decode("latin-1").lower(), raw_value.decode("latin-1")
+        joined[name] = f"{joined[name]}, {value}" if name in joined else value
+    return joined
+
+
 def printable(text: str) -> str:
     """Return foreign text fit for a detail: one line, no control characters, shortened."""
     flat = " ".join("".join(one if one.isprintable() else " " for one in text[: 4 * QUOTE_MAX]).split())
@@ -154,16 +178,7 @@ class _Line:
     def _roundtrip(
         self, *, method: str, path: str, body: bytes, body_max: int
     ) -> tuple[int, dict[str, str], bytes | None]:
-        host = f"[{self._address.host}]" if ":" in self._address.host else self._address.host
-        headers = [
-            ("Host", f"{host}:{self._address.port}"),
-            ("User-Agent", "rollout-canary"),
-            ("Accept", "application/json"),
-            # Compression would be time of the server that no user of pictures sees.
-            ("Accept-Encoding", "identity"),
-        ]
-        if body:
-            headers += [("Content-Type", "application/json"), ("Content-Length", str(len(body)))]
+        headers = request_headers(self._address, body)
         url = httpcore.URL(
             scheme=b"http", host=self._address.host.encode(), port=self._address.port, target=path.encode()
         )
@@ -174,7 +189,7 @@ class _Line:
                 received += chunk
                 if len(received) > body_max:
                     return response.status, {}, None
-        return response.status, _joined(response.headers), bytes(received)
+        return response.status, joined_headers(response.headers), bytes(received)
 
     def _late(self) -> Failed:
         if self._watch.is_stopped():
@@ -305,11 +320,3 @@ _KINDS: dict[type[Exception], str] = {
     httpcore.WriteError: "the connection broke while writing to",
     httpcore.RemoteProtocolError: "no valid HTTP answer from",
 }
-
-
-def _joined(headers: Iterable[tuple[bytes, bytes]]) -> dict[str, str]:
-    joined: dict[str, str] = {}
-    for raw_name, raw_value in headers:
-        name, value = raw_name.decode("latin-1").lower(), raw_value.decode("latin-1")
-        joined[name] = f"{joined[name]}, {value}" if name in joined else value
-    return joined

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from typing import Protocol
 
+from rollout.canary.exchange import Reply
 from rollout.errors import InvariantError
 from rollout.model.evidence import Sample
 from rollout.model.policy import LatencyMeasure
@@ -43,6 +44,21 @@ class Answer:
     pictures: tuple[bytes, ...] = ()
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Request:
+    """One POST.
+
+    Attributes:
+        path: Starts with a slash.
+        body: JSON.
+        answer_bytes_max: Largest body of an answer.
+    """
+
+    path: str
+    body: bytes
+    answer_bytes_max: int
+
+
 class ServingProtocol(Protocol):
     """Speaks one API of image servers. Requests are sent one at a time and never repeated."""
 
@@ -68,6 +84,16 @@ class ServingProtocol(Protocol):
         Raises:
             UnavailableError: No answer in time, or the instance says that it is not ready.
             EvidenceError: The answer is not a valid snapshot.
+        """
+
+    def request_of(self, prompt: Prompt) -> Request:
+        """Return the POST that asks for a prompt, for a driver that keeps connections of its own."""
+
+    def check(self, reply: Reply, *, target: Target, prompt: Prompt) -> None:
+        """Check an answer to `request_of` as `send` does, but for the pictures, which are counted and not decoded.
+
+        Raises:
+            EvidenceError: It is not a good answer; the message does not hold the prompt's text.
         """
 
     def close(self) -> None:

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from rollout.canary.exchange import Exchange, Failed, Reply, printable
-from rollout.canary.interface import Answer, Target
+from rollout.canary.interface import Answer, Request, Target
 from rollout.canary.server_timing import Declared, parse_server_timing
 from rollout.canary.strict_json import parse_json
 from rollout.errors import EvidenceError, UnavailableError
@@ -98,6 +98,19 @@ class OpenAIImages:
         except (EvidenceError, ValueError) as error:
             raise EvidenceError(f"{what} is not valid: {printable(str(error))}") from error
 
+    def request_of(self, prompt: Prompt) -> Request:
+        """Return the POST that asks for a prompt. See `ServingProtocol.request_of`."""
+        return Request(path=PATH_IMAGES, body=_request_body(prompt), answer_bytes_max=PICTURES_BYTES_MAX)
+
+    def check(self, reply: Reply, *, target: Target, prompt: Prompt) -> None:
+        """Check an answer without decoding its pictures. See `ServingProtocol.check`."""
+        try:
+            _check_head(reply, target=target, prompt=prompt)
+            _check_json(reply)
+            _check_count(reply, prompt)
+        except EvidenceError as error:
+            raise EvidenceError(_without(prompt.text, str(error))) from error
+
     def close(self) -> None:
         """Close every connection. The next request opens a new one."""
         self._exchange.close()
@@ -123,9 +136,7 @@ def _request_body(prompt: Prompt) -> bytes:
 
 
 def _answer(reply: Reply, *, target: Target, prompt: Prompt, measure: LatencyMeasure) -> Answer:
-    if reply.status != OK:
-        raise EvidenceError(f"status {reply.status}{_message(reply.body, secret=prompt.text)}")
-    _check_identity(reply, target)
+    _check_head(reply, target=target, prompt=prompt)
     pictures = tuple(_pictures(reply, prompt))
     queue_s, total_s = _times(reply, measure)
     return Answer(
@@ -140,6 +151,19 @@ def _answer(reply: Reply, *, target: Target, prompt: Prompt, measure: LatencyMea
         ),
         pictures=pictures,
     )
+
+
+def _check_head(reply: Reply, *, target: Target, prompt: Prompt) -> None:
+    if reply.status != OK:
+        raise EvidenceError(f"status {reply.status}{_message(reply.body, secret=prompt.text)}")
+    _check_identity(reply, target)
+
+
+def _check_count(reply: Reply, prompt: Prompt) -> None:
+    # Parsing the JSON of a large picture takes milliseconds, in which no other answer could be timed.
+    count = reply.body.count(b'"b64_json"')
+    if count != prompt.batch:
+        raise EvidenceError(f"the answer has {count} pictures, asked were {prompt.batch}")
 
 
 def _check_identity(reply: Reply, target: Target) -> None:
@@ -209,16 +233,20 @@ def _total_or_zero(header: str) -> float:
 
 
 def _json_of(reply: Reply) -> Any:  # noqa: ANN401 - any JSON value
+    _check_json(reply)
+    try:
+        return parse_json(reply.body)
+    except ValueError as error:
+        raise EvidenceError(f"the answer is not JSON: {printable(str(error))}") from error
+
+
+def _check_json(reply: Reply) -> None:
     kind = reply.headers.get("content-type", "").partition(";")[0].strip().lower()
     if kind != "application/json":
         raise EvidenceError(f"the answer is {printable(kind) or 'of no content type'}, not application/json")
     coding = reply.headers.get("content-encoding", "identity").strip().lower()
     if coding != "identity":
         raise EvidenceError(f"the answer is encoded as {printable(coding)}, although only identity was accepted")
-    try:
-        return parse_json(reply.body)
-    except ValueError as error:
-        raise EvidenceError(f"the answer is not JSON: {printable(str(error))}") from error
 
 
 def _message(body: bytes, *, secret: str = "") -> str:

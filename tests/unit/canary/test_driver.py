@@ -126,6 +126,13 @@ def test_the_role_drawn_first_is_asked_first():
         assert pair.first is role
 
 
+def test_a_pair_names_the_instances_that_were_asked_also_when_none_answered():
+    for role in Role:
+        lost = Plan(error=True)
+        [pair], _, _ = drive(incumbent=[lost], candidate=[lost], first=[role])
+        assert (pair.incumbent_uid, pair.candidate_uid) == ("blue-0", "green-0")
+
+
 def test_the_lowest_psnr_of_the_pair_is_recorded():
     [pair], _, _ = drive(
         incumbent=[Plan(pictures=(png(seed=1), png(seed=2)))],
