@@ -26,6 +26,9 @@ _START_TICK_FIELD = 18
 _THREADS_FIELD = 16
 """Index of `num_threads` in the same list; field 20 in proc(5)."""
 
+_RESIDENT_FIELD = 1
+"""Index of `resident`, in pages, in /proc/PID/statm; proc(5) counts it as field 2."""
+
 _POLL_S = 0.005
 """Reading one line of /proc costs about 20 microseconds, so two hundred looks a second are cheap."""
 
@@ -83,6 +86,23 @@ def find_session(leader: ProcessIdentity) -> tuple[ProcessIdentity, ...]:
         return ()
     found = [identify(pid) for pid in _pids() if _session_of(pid) == leader.pid]
     return tuple(one for one in found if one is not None)
+
+
+def resident_bytes(identities: Iterable[ProcessIdentity]) -> int | None:
+    """Sum the memory that processes hold in RAM; a page that two of them share counts twice.
+
+    Returns:
+        Bytes; None where all of them have ended.
+    """
+    pages = 0
+    for one in identities:
+        try:
+            text = (_PROC / str(one.pid) / "statm").read_bytes()
+        except (FileNotFoundError, ProcessLookupError):
+            # A helper that ended a moment ago holds nothing any more.
+            continue
+        pages += int(text.split()[_RESIDENT_FIELD])
+    return pages * os.sysconf("SC_PAGE_SIZE") or None
 
 
 def leads_session(identity: ProcessIdentity) -> bool:

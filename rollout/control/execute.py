@@ -9,11 +9,13 @@ from rollout.canary.interface import Target
 from rollout.control.world import World
 from rollout.errors import EvidenceError, InvariantError, UnavailableError
 from rollout.evidence.dossier import Dossier
-from rollout.flow.run import CANARY, HISTORY
+from rollout.flow.run import CANARY, HISTORY, RECHECK, START
 from rollout.flow.steps import (
     Deploy,
     MeasurePair,
     MeasureSample,
+    MeasureWindows,
+    ReadInstances,
     ReadLive,
     ReadSnapshots,
     Retire,
@@ -26,23 +28,27 @@ from rollout.flow.steps import (
 )
 from rollout.flow.view import View, live_window
 from rollout.gates.jury import Jury
-from rollout.model.evidence import Baseline, Pair, history_of
+from rollout.gates.load import arrival_rate
+from rollout.model.evidence import Baseline, InstanceReading, Pair, history_of, protocol_of
 from rollout.model.inventory import Absent, Instance
 from rollout.model.journal import (
     BaselineStored,
     Body,
     Deployed,
     HistoryStored,
+    InstancesRead,
     LiveRead,
     PairMeasured,
     Retired,
     RouterStopped,
+    RunKind,
     SampleMeasured,
     SnapshotsRead,
     TrafficShifted,
     WarmedUp,
+    WindowsMeasured,
 )
-from rollout.model.policy import Policy
+from rollout.model.load import LevelKind, LoadWindow, WindowPair, levels
 from rollout.model.prompts import Prompt
 from rollout.model.roles import Role
 from rollout.model.snapshot import CapabilitySnapshot
@@ -60,11 +66,6 @@ def described(step: Step) -> dict[str, str | int]:
     }
 
 
-def protocol_of(policy: Policy) -> dict[str, str | int | float]:
-    """Return what must be equal for two measurements to be comparable, beside release and prompts."""
-    return {"measure": policy.latency.measure.value, "warmup_requests": policy.warmup_requests}
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Execution:
     """One step in its surroundings."""
@@ -74,7 +75,7 @@ class Execution:
     view: View
     jury: Callable[[], Jury]
 
-    def take(self, step: Step) -> Body:  # noqa: C901, PLR0911 - one case for each kind of step
+    def take(self, step: Step) -> Body:  # noqa: C901, PLR0911, PLR0912 - one case for each kind
         """Take the step and return the record of what was read back.
 
         Raises:
@@ -99,8 +100,12 @@ class Execution:
                 return self._warm_up(step)
             case MeasurePair():
                 return self._measure_pair(step)
+            case MeasureWindows():
+                return self._measure_windows(step)
             case MeasureSample():
                 return self._measure_sample(step)
+            case ReadInstances():
+                return self._read_instances(step)
             case ReadLive():
                 return LiveRead(stage=step.stage, window=live_window(self.view))
             case StoreHistory():
@@ -186,7 +191,11 @@ class Execution:
 
     def _measure_pair(self, step: MeasurePair) -> PairMeasured:
         history = step.stage == HISTORY
+        unstopped = step.stage in {HISTORY, RECHECK}
         incumbents, candidates = self._instances(Role.INCUMBENT), self._instances(Role.CANDIDATE)
+        candidate = candidates[step.number % len(candidates)]
+        # The other role goes round more slowly, so that no two instances are compared with each other only.
+        incumbent = incumbents[step.number // len(candidates) % len(incumbents)]
         with self.world.signals.interruptible():
             pair, pictures = self.world.driver.measure_pair(
                 prompt=self._prompt(step.prompt_id),
@@ -194,14 +203,53 @@ class Execution:
                 number=step.number,
                 first=step.first,
                 targets={
-                    Role.INCUMBENT: self._target(Role.INCUMBENT, incumbents[step.number % len(incumbents)]),
-                    Role.CANDIDATE: self._target(Role.CANDIDATE, candidates[step.number % len(candidates)]),
+                    Role.INCUMBENT: self._target(Role.INCUMBENT, incumbent),
+                    Role.CANDIDATE: self._target(Role.CANDIDATE, candidate),
                 },
-                give_up_factor=math.inf if history else self.jury().stop_ratio(step.stage),
+                give_up_factor=math.inf if unstopped else self.jury().stop_ratio(step.stage),
                 queue_allowance_s=self._queue_allowance_s(step.stage),
             )
         self._keep(pictures)
         return PairMeasured(pair=pair, judgement=None if history else self.jury().hear(pair))
+
+    def _measure_windows(self, step: MeasureWindows) -> WindowsMeasured:
+        demand, run = self.dossier.policy.load, self.view.run
+        if demand is None:
+            raise InvariantError("the policy demands no load phase")
+        level = next(one for one in levels(demand) if one.name == step.level)
+        rate_per_s = arrival_rate(demand, run.windows) if level.kind is LevelKind.ARRIVALS else 0.0
+        seed = f"{run.request.run_id} {level.name} {step.number}"
+        windows: dict[Role, LoadWindow] = {}
+        with self.world.signals.interruptible():
+            for role in (step.first, step.first.other):
+                self.world.lease.renew()
+                windows[role], samples = self.world.load.measure_window(
+                    level=level,
+                    rate_per_s=rate_per_s,
+                    seconds=demand.window_s,
+                    targets=[self._target(role, one) for one in self._instances(role)],
+                    prompts=self.dossier.prompts,
+                    seed=seed,
+                )
+                self.dossier.objects.put_bytes(samples, ".json")
+        pair = WindowPair(
+            level=level.name,
+            number=step.number,
+            first=step.first,
+            rate_per_s=rate_per_s,
+            incumbent=windows[Role.INCUMBENT],
+            candidate=windows[Role.CANDIDATE],
+        )
+        return WindowsMeasured(pair=pair, judgement=self.jury().hear_windows(pair))
+
+    def _read_instances(self, step: ReadInstances) -> InstancesRead:
+        deployed_at = self.view.run.deployed_at.get(self.view.run.request.candidate)
+        start_s = self.view.now - deployed_at if step.stage == START and deployed_at is not None else None
+        readings = [
+            InstanceReading(uid=one.uid, restarts=one.restarts, memory_bytes=one.memory_bytes, cold_start_s=start_s)
+            for one in self._instances(Role.CANDIDATE)
+        ]
+        return InstancesRead(stage=step.stage, role=Role.CANDIDATE, readings=tuple(readings))
 
     def _measure_sample(self, step: MeasureSample) -> SampleMeasured:
         instances = self._instances(Role.INCUMBENT)
@@ -222,7 +270,7 @@ class Execution:
         history = history_of(pairs)
         if self.dossier.incumbent_release is None:
             raise InvariantError("the first stack of all has no history")
-        return Baseline(
+        made = Baseline(
             schema="rollout.baseline/v1",
             release_digest=self.dossier.incumbent_release.digest,
             snapshot=self._one_snapshot(Role.INCUMBENT),
@@ -231,9 +279,17 @@ class Execution:
             made_at=self.view.now,
             made_by_run=self.view.run.request.run_id,
             aa_ratio=list(history.ratio),
+            aa_prompt_ids=[one.prompt_id for one in pairs if one.sound],
             repeat_psnr_db=history.repeat_psnr_db,
             latency_s=_latencies([one for one in pairs if one.sound], Role.INCUMBENT),
+            cold_start_s=list(self.view.run.twin_starts_s),
         )
+        earlier = self.world.baselines.get(made.release_digest)
+        calibrated = self.view.run.request.kind is RunKind.CALIBRATE
+        if calibrated or isinstance(earlier, Absent) or not earlier.comparable(made) or not earlier.latency_s:
+            return made
+        # What drift is measured by stays what it was at promotion: a new history must not make slowness the standard.
+        return made.model_copy(update={"latency_s": earlier.latency_s, "yardstick_ratio": earlier.yardstick_ratio})
 
     def _promoted(self) -> Baseline:
         """Join what the candidate was measured to do with the A/A history its release may have from earlier."""
@@ -250,13 +306,24 @@ class Execution:
             made_at=self.view.now,
             made_by_run=self.view.run.request.run_id,
             aa_ratio=[],
+            yardstick_ratio=list(self._yardstick()),
             latency_s=_latencies(pairs, Role.CANDIDATE),
+            cold_start_s=[
+                reading.cold_start_s
+                for read in self.view.run.readings
+                for reading in read.readings
+                if reading.cold_start_s is not None
+            ],
         )
         earlier = self.world.baselines.get(made.release_digest)
-        if isinstance(earlier, Absent) or not comparable(earlier, made):
+        if isinstance(earlier, Absent) or not earlier.comparable(made):
             return made
-        kept = {"aa_ratio": earlier.aa_ratio, "repeat_psnr_db": earlier.repeat_psnr_db, "made_at": earlier.made_at}
-        return made.model_copy(update=kept)
+        kept = ("aa_ratio", "aa_prompt_ids", "repeat_psnr_db", "made_at")
+        return made.model_copy(update={name: getattr(earlier, name) for name in kept})
+
+    def _yardstick(self) -> tuple[float, ...]:
+        used = self.view.run.history
+        return () if used is None else self.dossier.baseline(used).yardstick
 
     def _store(self, baseline: Baseline) -> str:
         digest = self.dossier.objects.put_json(baseline.model_dump(mode="json", by_alias=True))
@@ -286,16 +353,6 @@ class Execution:
         if self.world.router is None:
             raise InvariantError("this command has no router and cannot move traffic")
         return self.world.router
-
-
-def comparable(one: Baseline, other: Baseline) -> bool:
-    """True when two baselines were measured on the same release, capabilities and prompts, in the same way."""
-    return (one.release_digest, one.snapshot.digest, one.prompts_digest, one.protocol) == (
-        other.release_digest,
-        other.snapshot.digest,
-        other.prompts_digest,
-        other.protocol,
-    )
 
 
 def _latencies(pairs: list[Pair], role: Role) -> dict[str, list[float]]:

@@ -21,7 +21,7 @@ from rollout.evidence.dossier import Dossier
 from rollout.evidence.journal import Journal
 from rollout.flow.invariants import check
 from rollout.flow.planner import plan
-from rollout.flow.run import DRIFT, Run, advance, fold
+from rollout.flow.run import DRIFT, RECHECK, Run, advance, fold
 from rollout.flow.steps import CHANGES_WORLD, Act, Conclude, Enter, Finished, Step, Wait
 from rollout.flow.table import follow
 from rollout.flow.view import View
@@ -102,7 +102,7 @@ class Loop:
                 self._append(PhaseEntered(phase=phase, event=decision.event, reasons=decision.reasons))
             case Conclude():
                 verdict = self._dossier.conclude(self._seated(), self._run, decision.stage)
-                fingerprint = "" if decision.stage == DRIFT else self._run.fingerprint()
+                fingerprint = "" if decision.stage in {DRIFT, RECHECK} else self._run.fingerprint()
                 self._append(VerdictGiven(verdict=verdict, fingerprint=fingerprint))
             case Act():
                 self._act(view, decision.step)

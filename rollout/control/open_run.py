@@ -3,7 +3,6 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from rollout.control.execute import protocol_of
 from rollout.control.standing import Standing, standing
 from rollout.control.world import World
 from rollout.errors import ConfigError, EvidenceError, PlatformError
@@ -132,6 +131,13 @@ def _cast(now: Standing | Absent, wish: Wish) -> _Cast:
             )
         case RunKind.VERIFY:
             return _Cast(incumbent=now.serving, release=now.release, incumbent_release=now.release, standby_until=None)
+        case RunKind.CALIBRATE:
+            return _Cast(
+                incumbent=now.serving,
+                release=now.release,
+                incumbent_release=now.release,
+                standby_until=now.standby_until,
+            )
         case RunKind.ROLLBACK:
             return _cast_rollback(now, stay=wish.stay)
 
@@ -185,25 +191,15 @@ def _fitting_baseline(world: World, roles: _Cast, wish: Wish) -> Baseline | None
     For a promotion it must hold a whole A/A history of the capabilities that the incumbent proves right now. For a
     drift check it is the yardstick, whatever the incumbent proves today.
     """
-    if roles.incumbent_release is None or wish.kind is RunKind.ROLLBACK:
+    if roles.incumbent_release is None or wish.kind in {RunKind.ROLLBACK, RunKind.CALIBRATE}:
         return None
     stored = world.baselines.get(roles.incumbent_release.digest)
     if isinstance(stored, Absent):
         return None
     if wish.kind is RunKind.VERIFY:
-        return stored if _same_protocol(stored, wish.policy, wish.prompts) else None
-    fits = usable(stored, wish.policy, wish.prompts, now=world.clock.now())
+        return stored if stored.measured_as(wish.policy, wish.prompts) else None
+    fits = stored.usable(wish.policy, wish.prompts, now=world.clock.now())
     return stored if fits and _proves_the_same(world, roles.incumbent, stored) else None
-
-
-def usable(stored: Baseline, policy: Policy, prompts: PromptSet, *, now: float) -> bool:
-    """True when a baseline holds a whole and young A/A history that was measured as this policy would measure it."""
-    young = now - stored.made_at <= policy.history.age_s_max
-    return young and len(stored.aa_ratio) >= policy.history.pairs and _same_protocol(stored, policy, prompts)
-
-
-def _same_protocol(stored: Baseline, policy: Policy, prompts: PromptSet) -> bool:
-    return stored.prompts_digest == prompts.digest and stored.protocol == protocol_of(policy)
 
 
 def _proves_the_same(world: World, slot: Slot, stored: Baseline) -> bool:

@@ -100,7 +100,7 @@ def _clear(state: Path, left: Run, wish: Wish, world: World) -> None:
 def _finish(state: Path, opened: OpenRun, world: World) -> Ended:
     run = Loop(world=world, dossier=opened.dossier, journal=opened.journal).drive()
     records = opened.journal.records
-    summary = summarise(run, records, names=opened.dossier.names)
+    summary = summarise(run, records, names=opened.dossier.names, cost=opened.dossier.policy.cost)
     if not opened.journal.sealed:
         derived = {"summary.md": markdown(summary).encode(), "junit.xml": junit_xml(summary)}
         seal_bundle(opened.journal, derived, at=world.clock.now())

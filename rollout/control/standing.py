@@ -22,7 +22,7 @@ from rollout.model.roles import Slot
 
 M = TypeVar("M", bound=Strict)
 
-SETTLED = frozenset({Phase.PROMOTED, Phase.ROLLED_BACK, Phase.ROLLBACK_INCOMPLETE})
+SETTLED = frozenset({Phase.PROMOTED, Phase.ROLLED_BACK, Phase.ROLLBACK_INCOMPLETE, Phase.CALIBRATED})
 """Phases after which traffic may stand elsewhere than before; a refused or a verifying run changes nothing."""
 
 
@@ -56,7 +56,8 @@ def standing(state: Path) -> Standing | Absent:
     now = None
     for run in _settled(state):
         now = now or run
-        if run.request.kind is not RunKind.PROMOTE or run.phase is Phase.PROMOTED:
+        kept = {RunKind.PROMOTE, RunKind.CALIBRATE}
+        if run.request.kind not in kept or run.phase is Phase.PROMOTED:
             return _standing(state, now, source=run)
     reason = "nothing was ever promoted here; start with `rollout promote --bootstrap`"
     return Absent(reason=reason) if now is None else _standing(state, now, source=now)

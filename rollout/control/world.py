@@ -6,6 +6,7 @@ from typing import Protocol
 
 from rollout.canary.driver import CanaryDriver
 from rollout.canary.interface import ServingProtocol
+from rollout.canary.load import LoadDriver
 from rollout.evidence.baselines import BaselineStore
 from rollout.evidence.inbox import Inbox
 from rollout.evidence.lease import FileLease
@@ -62,6 +63,7 @@ class World:
     router: Router | None
     protocol: ServingProtocol
     driver: CanaryDriver
+    load: LoadDriver
     lease: FileLease
     inbox: Inbox
     baselines: BaselineStore

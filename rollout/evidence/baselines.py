@@ -1,7 +1,9 @@
 """Baselines: what each release was measured to do, kept beyond its run."""
 
 import re
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from pydantic import ValidationError
 
@@ -23,6 +25,19 @@ class _Stored(Strict):
     digest: Digest
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Version:
+    """One baseline of a release; versions count from 1, and the highest is in use.
+
+    Attributes:
+        digest: Of the baseline's content, as runs cite it.
+    """
+
+    number: int
+    baseline: Baseline
+    digest: str
+
+
 class BaselineStore:
     """Baselines by release digest. Written by the holder of the lease only."""
 
@@ -39,6 +54,38 @@ class BaselineStore:
         path = self._folder / f"{_hex(release_digest)}.json"
         if not path.exists():
             return Absent(reason=f"no baseline of release {release_digest} is stored in {self._folder}")
+        return self._read(path, release_digest)
+
+    def releases(self) -> tuple[str, ...]:
+        """Return the digests of all releases that have a baseline, sorted.
+
+        Raises:
+            UnavailableError: The folder could not be read.
+        """
+        names = (re.fullmatch(r"([0-9a-f]{64})\.json", path.name) for path in list_folder(self._folder))
+        return tuple(f"sha256:{match[1]}" for match in names if match is not None)
+
+    def versions(self, release_digest: str) -> tuple[Version, ...]:
+        """Return every baseline of a release, oldest first; the last one is in use.
+
+        Raises:
+            EvidenceError: A stored file is damaged or is another release's; or this is no digest.
+            UnavailableError: The disk failed.
+        """
+        name = _hex(release_digest)
+        kept = sorted((path for path in list_folder(self._folder) if _is_version(name, path.name)), key=_number)
+        newest = self._folder / f"{name}.json"
+        found = [self._read(path, release_digest) for path in kept]
+        if newest.exists():
+            last = self._read(newest, release_digest)
+            # A crash between keeping a baseline and replacing it leaves it twice.
+            found = [*(found[:-1] if found and found[-1] == last else found), last]
+        return tuple(
+            Version(number=number, baseline=one, digest=digest_json(_plain(one)))
+            for number, one in enumerate(found, start=1)
+        )
+
+    def _read(self, path: Path, release_digest: str) -> Baseline:
         data = read_file(path, missing="run again")
         try:
             stored = _Stored.model_validate_json(data)
@@ -73,7 +120,7 @@ class BaselineStore:
 
     def _keep(self, name: str, data: bytes) -> None:
         """Write an earlier version under the next number, unless a crash let us do so already."""
-        numbers = [int(path.name.split(".")[1]) for path in list_folder(self._folder) if _is_version(name, path.name)]
+        numbers = [_number(path) for path in list_folder(self._folder) if _is_version(name, path.name)]
         last = max(numbers, default=0)
         if last and read_file(self._folder / f"{name}.{last}.json", missing="run again") == data:
             return
@@ -85,9 +132,18 @@ def _is_version(name: str, file_name: str) -> bool:
     return re.fullmatch(rf"{name}\.\d+\.json", file_name) is not None
 
 
+def _number(path: Path) -> int:
+    """Return the number of an earlier version."""
+    return int(path.name.split(".")[1])
+
+
+def _plain(baseline: Baseline) -> Any:  # noqa: ANN401 - a JSON value
+    return baseline.model_dump(mode="json", by_alias=True)
+
+
 def _encode(baseline: Baseline) -> bytes:
     """Return the bytes of the file."""
-    value = baseline.model_dump(mode="json", by_alias=True)
+    value = _plain(baseline)
     return canonical_bytes({"baseline": value, "digest": digest_json(value)})
 
 

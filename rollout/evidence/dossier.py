@@ -1,15 +1,15 @@
 """A run's inputs, read back from its own bundle: later edits of files change nothing about a run that has begun."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from pydantic import ValidationError
 
 from rollout.errors import EvidenceError
 from rollout.evidence.objects import ObjectStore
-from rollout.flow.run import ADMISSION, CANARY, DRIFT, Run
+from rollout.flow.run import ADMISSION, CANARY, DRIFT, RECHECK, Run
 from rollout.gates.jury import Jury
-from rollout.model.evidence import Baseline
+from rollout.model.evidence import AaHistory, Baseline
 from rollout.model.journal import RunKind, RunRequested
 from rollout.model.policy import Policy
 from rollout.model.prompts import PromptSet
@@ -62,18 +62,31 @@ class Dossier:
 
     def seat_jury(self, run: Run) -> Jury:
         """Return a jury that has heard every pair of the run so far."""
-        history = self.baseline(run.history).history if run.history is not None else None
         jury = Jury(
             policy=self.policy,
             prompts=self.prompts,
-            history=history,
+            history=self._history(run),
             proving_stage=CANARY,
             later_stages=len(self.policy.shift.weights) + 1,
+            pods=self.release.replicas,
         )
+        if ADMISSION in run.verdicts:
+            self.conclude(jury, run, ADMISSION)
         for stage in run.judged:
             for pair in run.pairs[stage]:
                 jury.hear(pair)
+        for pairs in run.windows.values():
+            for windows in pairs:
+                jury.hear_windows(windows)
         return jury
+
+    def _history(self, run: Run) -> AaHistory | None:
+        """Return what the run's pairs are judged by; a drift check may take the history of the release before."""
+        if run.history is None:
+            return None
+        baseline = self.baseline(run.history)
+        verify = run.request.kind is RunKind.VERIFY
+        return replace(baseline.history, ratio=baseline.yardstick) if verify else baseline.history
 
     def conclude(self, jury: Jury, run: Run, stage: str) -> Verdict:
         """Return the verdict that ends a stage."""
@@ -92,7 +105,9 @@ class Dossier:
                 baseline=self.baseline(run.history) if run.history else None,
                 problems=problems,
             )
-        return jury.conclude(stage, live=run.live.get(stage))
+        if stage == RECHECK:
+            return jury.recheck()
+        return jury.conclude(stage, live=run.live.get(stage), readings=run.readings)
 
 
 def open_dossier(objects: ObjectStore, request: RunRequested) -> Dossier:

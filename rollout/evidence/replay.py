@@ -8,7 +8,7 @@ from rollout.evidence.bundle import check_bundle
 from rollout.evidence.dossier import Dossier, open_dossier
 from rollout.evidence.objects import ObjectStore
 from rollout.evidence.runs import OBJECTS_NAME
-from rollout.flow.run import CANARY, DRIFT, HISTORY, Run, advance, begin
+from rollout.flow.run import CANARY, DRIFT, HISTORY, LOAD, RECHECK, Run, advance, begin
 from rollout.gates.jury import Jury
 from rollout.model.journal import (
     Event,
@@ -18,8 +18,17 @@ from rollout.model.journal import (
     Record,
     RunRequested,
     VerdictGiven,
+    WindowsMeasured,
 )
 from rollout.model.verdict import Outcome, Verdict
+
+_DEMANDED: dict[Event, tuple[str, ...]] = {
+    Event.PROVEN: (CANARY,),
+    Event.LOADED: (CANARY, LOAD),
+    Event.SHIFTED: (CANARY, LOAD),
+    Event.SOAKED: (CANARY, LOAD),
+}
+"""Verdicts that must stand as PASS before a rollout may say so."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -76,10 +85,11 @@ def replay(folder: Path, *, unfinished_ok: bool = False) -> Replayed:
 def _advanced(run: Run, record: Record) -> Run:
     """Fold one record, and refuse a way that no rollout may take."""
     body = record.body
-    if isinstance(body, PhaseEntered) and body.event in {Event.PROVEN, Event.SHIFTED, Event.SOAKED}:
-        given = run.verdicts.get(CANARY)
+    demanded = _DEMANDED.get(body.event, ()) if isinstance(body, PhaseEntered) else ()
+    for stage in demanded:
+        given = run.verdicts.get(stage)
         if given is None or given.verdict.outcome is not Outcome.PASS:
-            raise EvidenceError(f"record {record.seq}: {body.event} without a PASS of the canary")
+            raise EvidenceError(f"record {record.seq}: {body.type} without a PASS of {stage}")
     try:
         return advance(run, record)
     except InvariantError as error:
@@ -88,9 +98,13 @@ def _advanced(run: Run, record: Record) -> Run:
 
 def _heard(jury: Jury, record: Record) -> int:
     body = record.body
-    if not isinstance(body, PairMeasured) or body.pair.stage == HISTORY:
-        return 0
-    again = jury.hear(body.pair)
+    match body:
+        case PairMeasured() if body.pair.stage != HISTORY:
+            again = jury.hear(body.pair)
+        case WindowsMeasured():
+            again = jury.hear_windows(body.pair)
+        case _:
+            return 0
     if again != body.judgement:
         raise EvidenceError(f"record {record.seq}: the evidence gives {again}, the journal says {body.judgement}")
     return 1
@@ -98,7 +112,7 @@ def _heard(jury: Jury, record: Record) -> int:
 
 def _same_verdict(dossier: Dossier, jury: Jury, run: Run, given: VerdictGiven, *, seq: int) -> Verdict:
     again = dossier.conclude(jury, run, given.verdict.stage)
-    if given.verdict.stage != DRIFT and given.fingerprint != run.fingerprint():
+    if given.verdict.stage not in {DRIFT, RECHECK} and given.fingerprint != run.fingerprint():
         raise EvidenceError(f"record {seq}: the verdict of {given.verdict.stage} holds for another candidate")
     if again != given.verdict:
         raise EvidenceError(f"record {seq}: the evidence gives {again}, the journal says {given.verdict}")

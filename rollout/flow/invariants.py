@@ -4,13 +4,12 @@ The planner is written so that none of these can fail; this file does not trust 
 """
 
 from rollout.errors import InvariantError
-from rollout.flow.run import ADMISSION, CANARY
+from rollout.flow.run import PROOF
 from rollout.flow.steps import Deploy, Retire, Shift, Step
 from rollout.flow.view import View
 from rollout.model.inventory import Absent, SlotState
-from rollout.model.journal import Phase, RunKind
+from rollout.model.journal import Phase
 from rollout.model.roles import Role
-from rollout.model.verdict import Outcome
 
 
 def check(view: View, step: Step) -> None:
@@ -55,10 +54,13 @@ def _traffic_follows_proof(view: View, step: Shift) -> None:
         return
     if run.phase is not Phase.SHIFT:
         raise InvariantError(f"traffic must not move to the candidate in phase {run.phase}")
-    stage = ADMISSION if run.request.kind is RunKind.BOOTSTRAP else CANARY
-    given = run.verdicts.get(stage)
-    if given is None or given.verdict.outcome is not Outcome.PASS or given.fingerprint != run.fingerprint():
-        raise InvariantError(f"traffic must not move to the candidate without a PASS of {stage} for its fingerprint")
+    for stage in PROOF.get(run.request.kind, ()):
+        if not run.passed(stage):
+            raise InvariantError(
+                f"traffic must not move to the candidate without a PASS of {stage} for its fingerprint"
+            )
+    if run.request.kind not in PROOF:
+        raise InvariantError(f"a run of kind {run.request.kind} moves no traffic to a candidate")
     state = view.slot(Role.CANDIDATE)
     seen = () if isinstance(state, Absent) else tuple(sorted(one.uid for one in state.instances))
     if seen != tuple(sorted(run.pod_uids(Role.CANDIDATE))):

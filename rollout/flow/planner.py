@@ -7,8 +7,8 @@ rollback.py beside this file.
 from collections.abc import Callable, Mapping
 
 from rollout.flow.rollback import rollback
-from rollout.flow.run import ADMISSION, CANARY, DRIFT, HISTORY, SOAK, shift_stage
-from rollout.flow.schedule import prompt_at
+from rollout.flow.run import ADMISSION, CANARY, DRIFT, HISTORY, LOAD, RECHECK, SOAK, START, WARM, shift_stage
+from rollout.flow.schedule import first_role, prompt_at
 from rollout.flow.steps import (
     Act,
     Conclude,
@@ -17,6 +17,7 @@ from rollout.flow.steps import (
     Enter,
     Finished,
     MeasureSample,
+    MeasureWindows,
     ReadSnapshots,
     Retire,
     Shift,
@@ -26,12 +27,14 @@ from rollout.flow.steps import (
 )
 from rollout.flow.trouble import trouble
 from rollout.flow.view import View, detail_of, enter, unknown, wait
-from rollout.flow.watch import alarm, follow_verdict, measure_pair, watch
+from rollout.flow.watch import alarm, conclude, follow_verdict, measure_pair, read_instances, watch
+from rollout.gates.drift import only_latency_drifted
 from rollout.gates.latency import HISTORY_UNFIT, history_problem
+from rollout.gates.load import cost_so_far, next_window
 from rollout.gates.pictures import REPEAT_NOISE_TOO_LARGE
 from rollout.model.evidence import Pair, SampleStatus, history_of
 from rollout.model.inventory import Absent, RouterState, SlotState
-from rollout.model.journal import Event, Phase, RunKind
+from rollout.model.journal import Event, Phase, RunKind, VerdictGiven
 from rollout.model.policy import Approval, OnInconclusive
 from rollout.model.roles import Role, Slot, Weights, all_on, share
 from rollout.model.verdict import Outcome, Reason, Verdict
@@ -72,7 +75,7 @@ def _preflight(view: View) -> Decision:
         case RunKind.VERIFY:
             not_ready = _incumbent_not_ready(view)
             return not_ready or Enter(event=Event.CHECK)
-        case RunKind.PROMOTE:
+        case RunKind.PROMOTE | RunKind.CALIBRATE:
             return _preflight_promote(view)
 
 
@@ -127,7 +130,8 @@ def _history(view: View) -> Decision:
     run, demand, candidate = view.run, view.policy.history, view.run.request.candidate
     occupant = run.deployed.get(candidate)
     if run.history is not None:
-        return Act(step=Retire(slot=candidate)) if occupant else Enter(event=Event.HISTORY_READY)
+        ready = Event.CALIBRATED if run.request.kind is RunKind.CALIBRATE else Event.HISTORY_READY
+        return Act(step=Retire(slot=candidate)) if occupant else Enter(event=ready)
     pairs = run.pairs.get(HISTORY, ())
     failed = sum({one.incumbent.status, one.candidate.status} != {SampleStatus.OK} for one in pairs)
     if failed > max(1.0, HISTORY_FAILURES_SHARE * demand.pairs):
@@ -143,14 +147,14 @@ def _history(view: View) -> Decision:
         return Act(step=Deploy(slot=candidate, purpose="twin", block=block))
     # A twin that was ready once is asked, whatever its probe says later: pairs that fail are counted.
     unready = None if run.warmed.issuperset(occupant.pod_uids) else _not_ready(view, Event.LOST, "twin")
-    return unready or _cold(view) or measure_pair(view, HISTORY, len(pairs))
+    return unready or read_instances(view, START) or _cold(view) or measure_pair(view, HISTORY, len(pairs))
 
 
 def _deploy(view: View) -> Decision:
     candidate = view.run.request.candidate
     if candidate not in view.run.deployed:
         return Act(step=Deploy(slot=candidate, purpose="candidate"))
-    return _not_ready(view, Event.BREACHED, "candidate") or Enter(event=Event.READY)
+    return _not_ready(view, Event.BREACHED, "candidate") or read_instances(view, START) or Enter(event=Event.READY)
 
 
 def _admit(view: View) -> Decision:
@@ -163,7 +167,7 @@ def _admit(view: View) -> Decision:
 
 def _warmup(view: View) -> Decision:
     first = view.run.request.kind is RunKind.BOOTSTRAP
-    return _cold(view) or Enter(event=Event.FIRST if first else Event.WARM)
+    return _cold(view) or read_instances(view, WARM) or Enter(event=Event.FIRST if first else Event.WARM)
 
 
 def _canary(view: View) -> Decision:
@@ -171,15 +175,55 @@ def _canary(view: View) -> Decision:
     given = run.verdicts.get(CANARY)
     if given is None:
         judged = run.judged.get(CANARY)
-        spent = len(run.pairs.get(CANARY, ())) >= policy.latency.pairs_max * run.budgets
+        spent = len(run.pairs.get(CANARY, ())) >= policy.latency.pairs_max * run.budgets(CANARY)
         if spent or (judged is not None and (judged.outcome is not Outcome.INCONCLUSIVE or _hopeless(judged))):
-            return Conclude(stage=CANARY)
+            return conclude(view, CANARY, judged)
         return measure_pair(view, CANARY, len(run.pairs.get(CANARY, ())))
-    if given.verdict.outcome is Outcome.INCONCLUSIVE and policy.on_inconclusive is OnInconclusive.HOLD:
-        return _hold(view, "inconclusive", "no decision within the budget; `rollout approve` grants one more budget")
+    return _undecided(view, CANARY, given) or follow_verdict(given, Event.PROVEN)
+
+
+def _load(view: View) -> Decision:
+    run, policy = view.run, view.policy
+    given = run.verdicts.get(LOAD)
+    if given is None:
+        return _windows(view) or conclude(view, LOAD, run.load_judged)
     if given.verdict.outcome is Outcome.PASS and policy.approval is Approval.BEFORE_SHIFT and not run.approved:
-        return _hold(view, "approval", "proven; `rollout approve` lets traffic move")
-    return follow_verdict(given, Event.PROVEN)
+        return _hold(view, LOAD, "approval", "proven; `rollout approve` lets traffic move")
+    return _undecided(view, LOAD, given) or follow_verdict(given, Event.LOADED)
+
+
+def _windows(view: View) -> Decision | None:
+    """Order the next pair of load windows; None when the levels are decided or a bound is reached."""
+    run, demand = view.run, view.policy.load
+    if demand is None:
+        return None
+    began, budgets = run.concluded_at[CANARY], run.budgets(LOAD)
+    state = view.slot(Role.CANDIDATE)
+    instances = len(state.instances) if isinstance(state, SlotState) else 0
+    dear = demand.cost_max is not None and (
+        cost_so_far(view.policy.cost, run.windows, instances=instances) >= demand.cost_max * budgets
+    )
+    if dear or view.now - began > demand.seconds_max * budgets:
+        return None
+    # Every approval grants the whole budget once more.
+    granted = demand.model_copy(
+        update={"windows_max": demand.windows_max * budgets, "requests_max": demand.requests_max * budgets}
+    )
+    due = next_window(granted, run.load_judged, run.windows)
+    if due is None:
+        return None
+    level, number = due
+    first = first_role(run_id=run.request.run_id, stage=f"{LOAD} {level.name}", number=number)
+    return Act(step=MeasureWindows(level=level.name, number=number, first=first))
+
+
+def _undecided(view: View, stage: str, given: VerdictGiven) -> Decision | None:
+    """Wait for a person where the budget of a proof is spent and the policy says so."""
+    hold = view.policy.on_inconclusive is OnInconclusive.HOLD
+    if given.verdict.outcome is not Outcome.INCONCLUSIVE or not hold:
+        return None
+    text = "no decision within the budget; `rollout approve` grants one more budget"
+    return _hold(view, stage, "inconclusive", text)
 
 
 def _hopeless(judged: Verdict) -> bool:
@@ -249,8 +293,35 @@ def _drift(view: View) -> Decision:
             return Conclude(stage=DRIFT)
         prompt = prompt_at(view.prompts, run_id=run.request.run_id, stage=DRIFT, number=len(run.samples))
         return Act(step=MeasureSample(number=len(run.samples), prompt_id=prompt.id))
+    if only_latency_drifted(given.verdict) and _earlier_stack_stands(view):
+        return Enter(event=Event.ALARMED, reasons=given.verdict.reasons())
     event = {
         Outcome.PASS: Event.CONFIRMED,
+        Outcome.BREACH: Event.DRIFTED,
+        Outcome.INCONCLUSIVE: Event.UNDECIDED,
+    }[given.verdict.outcome]
+    return Enter(event=event, reasons=given.verdict.reasons())
+
+
+def _earlier_stack_stands(view: View) -> bool:
+    state = view.slot(Role.CANDIDATE)
+    return isinstance(state, SlotState) and state.ready
+
+
+def _recheck(view: View) -> Decision:
+    """Compare what serves with the earlier stack: a swing of the environment slows both."""
+    run = view.run
+    given = run.verdicts.get(RECHECK)
+    if given is None:
+        if not _earlier_stack_stands(view):
+            return enter(Event.LOST, "earlier_stack_lost", f"{detail_of(view.slot(Role.CANDIDATE))}; the alarm stands")
+        judged, done = run.judged.get(RECHECK), len(run.pairs.get(RECHECK, ()))
+        decided = judged is not None and (judged.outcome is not Outcome.INCONCLUSIVE or _hopeless(judged))
+        if decided or done >= view.policy.drift.recheck_pairs_max:
+            return Conclude(stage=RECHECK)
+        return _cold(view) or measure_pair(view, RECHECK, done)
+    event = {
+        Outcome.PASS: Event.CLEARED,
         Outcome.BREACH: Event.DRIFTED,
         Outcome.INCONCLUSIVE: Event.UNDECIDED,
     }[given.verdict.outcome]
@@ -264,9 +335,11 @@ _PHASES: Mapping[Phase, Callable[[View], Decision]] = {
     Phase.ADMIT: _admit,
     Phase.WARMUP: _warmup,
     Phase.CANARY: _canary,
+    Phase.LOAD: _load,
     Phase.SHIFT: _shift,
     Phase.SOAK: _soak,
     Phase.DRIFT: _drift,
+    Phase.RECHECK: _recheck,
 }
 
 
@@ -293,8 +366,8 @@ def _not_ready(view: View, event: Event, name: str) -> Decision | None:
     return wait("not_ready", f"waiting until the {name} is ready: {detail}")
 
 
-def _hold(view: View, code: str, text: str) -> Decision:
-    held = view.now - view.run.concluded_at[CANARY]
+def _hold(view: View, stage: str, code: str, text: str) -> Decision:
+    held = view.now - view.run.concluded_at[stage]
     if held > view.policy.deadlines.hold_s:
         return enter(
             Event.UNDECIDED, f"{code}_timeout", f"nobody answered in {view.policy.deadlines.hold_s:g} s: {text}"

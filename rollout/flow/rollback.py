@@ -5,7 +5,7 @@ come before: traffic that reaches nobody goes to whoever lives of the incumbent,
 it had does not take traffic from a proven candidate that serves: a person decides.
 """
 
-from rollout.flow.run import CANARY, ROLLBACK
+from rollout.flow.run import PROOF, ROLLBACK
 from rollout.flow.steps import (
     Act,
     Decision,
@@ -22,7 +22,7 @@ from rollout.flow.view import View, detail_of, enter, wait
 from rollout.model.inventory import Absent, RouterState, SlotState
 from rollout.model.journal import Event, RunKind
 from rollout.model.roles import Address, Role, all_on
-from rollout.model.verdict import Outcome, Reason
+from rollout.model.verdict import Reason
 
 ROLLBACK_STEPS_MAX = 12
 """Steps of a rollback that goes on after its deadline because it was interrupted; four are needed at most."""
@@ -134,8 +134,7 @@ def _hung(view: View, state: SlotState) -> tuple[str, ...]:
 def _can_stay(view: View) -> bool:
     """True when all traffic reaches somebody ready, and the candidate is proven, not convicted, and ready."""
     run, router, other = view.run, view.inventory.router, view.slot(Role.CANDIDATE)
-    given = run.verdicts.get(CANARY)
-    if given is None or given.verdict.outcome is not Outcome.PASS or run.cause is Event.BREACHED:
+    if run.snapshots is None or run.cause is Event.BREACHED or run.request.kind not in PROOF or not run.proven():
         return False
     if isinstance(router, Absent) or isinstance(other, Absent) or not other.ready:
         return False
@@ -145,7 +144,7 @@ def _can_stay(view: View) -> bool:
         for slot, state in view.inventory.slots.items()
         if router.weights.of(slot) > 0
     )
-    return verified and given.fingerprint == run.fingerprint() and served
+    return verified and served
 
 
 def _examine(view: View) -> Decision | None:

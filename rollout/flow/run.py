@@ -7,6 +7,7 @@ from typing import TypeVar, assert_never
 
 from rollout.errors import EvidenceError, InvariantError
 from rollout.flow.table import TERMINAL, follow
+from rollout.gates import names
 from rollout.model.canonical import digest_json
 from rollout.model.evidence import LiveWindow, Pair
 from rollout.model.inventory import LiveCounters
@@ -18,6 +19,7 @@ from rollout.model.journal import (
     Deployed,
     Event,
     HistoryStored,
+    InstancesRead,
     LiveRead,
     PairMeasured,
     Phase,
@@ -25,6 +27,7 @@ from rollout.model.journal import (
     Record,
     Retired,
     RouterStopped,
+    RunKind,
     RunRequested,
     SampleMeasured,
     SnapshotsRead,
@@ -33,7 +36,9 @@ from rollout.model.journal import (
     TrafficShifted,
     VerdictGiven,
     WarmedUp,
+    WindowsMeasured,
 )
+from rollout.model.load import WindowPair
 from rollout.model.roles import Address, Role, Slot, Weights
 from rollout.model.verdict import Outcome, Reason, Verdict
 
@@ -41,16 +46,30 @@ K = TypeVar("K")
 V = TypeVar("V")
 
 CANARY = "canary"
+LOAD = names.LOAD
+RECHECK = names.RECHECK
 HISTORY = "history"
 SOAK = "soak"
 ADMISSION = "admission"
 DRIFT = "drift"
 ROLLBACK = "rollback"
 
+START = "start"
+"""Instances are read when they have just become ready."""
+WARM = "warm"
+"""Instances are read after their warm-up."""
+
 
 def shift_stage(weight: int) -> str:
     """Return the name of the stage that runs while the candidate has this share of traffic."""
     return f"shift-{weight}"
+
+
+PROOF: Mapping[RunKind, tuple[str, ...]] = {
+    RunKind.BOOTSTRAP: (ADMISSION,),
+    RunKind.PROMOTE: (ADMISSION, CANARY, LOAD),
+}
+"""Stages whose PASS must stand before the candidate of a run takes traffic; other kinds move none to a candidate."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -90,6 +109,14 @@ class Run:
     pairs: Mapping[str, tuple[Pair, ...]] = field(default_factory=dict)
     judged: Mapping[str, Verdict] = field(default_factory=dict)
     """Stage to what the gates said after its last pair."""
+    windows: Mapping[str, tuple[WindowPair, ...]] = field(default_factory=dict)
+    """Load level to its pairs of windows."""
+    load_judged: Verdict | None = None
+    """What the load gates said after the last pair of windows."""
+    readings: tuple[InstancesRead, ...] = ()
+    """Of the instances that stand in the candidate's slot now."""
+    twin_starts_s: tuple[float, ...] = ()
+    """Cold starts of the incumbent's twins."""
     samples: tuple[SampleMeasured, ...] = ()
     shifted: Shifted | None = None
     live: Mapping[str, LiveWindow] = field(default_factory=dict)
@@ -98,9 +125,9 @@ class Run:
     concluded_at: Mapping[str, float] = field(default_factory=dict)
     commands: tuple[CommandReceived, ...] = ()
     approved: bool = False
-    """A person approved the shift after the canary's PASS."""
-    budgets: int = 1
-    """Budgets of canary pairs granted: one by the policy, one more by each approval of an INCONCLUSIVE canary."""
+    """A person approved the shift after everything was proven."""
+    extra_budgets: Mapping[str, int] = field(default_factory=dict)
+    """Stage to the budgets that people granted it by approving an INCONCLUSIVE verdict."""
     steps: int = 0
     """Steps that worked since the phase was entered."""
     failures: tuple[StepFailed, ...] = ()
@@ -149,6 +176,24 @@ class Run:
                 "pod_uids": sorted(self.pod_uids(Role.CANDIDATE)),
             }
         )
+
+    def budgets(self, stage: str) -> int:
+        """Return how many budgets a stage has: one by the policy, one more by each approval when it was spent."""
+        return 1 + self.extra_budgets.get(stage, 0)
+
+    def passed(self, stage: str) -> bool:
+        """True when a stage ended with PASS for exactly the candidate that stands there now."""
+        given = self.verdicts.get(stage)
+        proven = given is not None and given.verdict.outcome is Outcome.PASS
+        return proven and given is not None and given.fingerprint == self.fingerprint()
+
+    def proven(self) -> bool:
+        """True when everything was shown that must be shown before traffic moves to this candidate."""
+        return all(self.passed(stage) for stage in PROOF[self.request.kind])
+
+    def read_at(self, stage: str) -> frozenset[str]:
+        """Return the uids of the instances that were read at a stage."""
+        return frozenset(one.uid for read in self.readings if read.stage == stage for one in read.readings)
 
     def serving(self) -> Slot:
         """Return the slot that should take traffic once this run has ended."""
@@ -203,6 +248,7 @@ def _told(run: Run, record: Record) -> Run:  # noqa: C901, PLR0911, PLR0912 - on
         case Deployed() as body:
             return replace(
                 _worked(run),
+                readings=() if body.slot is run.request.candidate else run.readings,
                 deployed=_with(run.deployed, body.slot, body),
                 deployed_at=_with(run.deployed_at, body.slot, record.at),
                 restored=None if body.slot is run.request.incumbent else run.restored,
@@ -220,6 +266,11 @@ def _told(run: Run, record: Record) -> Run:  # noqa: C901, PLR0911, PLR0912 - on
             return replace(_worked(run), warmed=run.warmed | set(body.pod_uids))
         case PairMeasured() as body:
             return _measured(_worked(run), body)
+        case WindowsMeasured() as body:
+            windows = _with(run.windows, body.pair.level, (*run.windows.get(body.pair.level, ()), body.pair))
+            return replace(_worked(run), windows=windows, load_judged=body.judgement)
+        case InstancesRead() as body:
+            return _read(_worked(run), body)
         case SampleMeasured() as body:
             return replace(_worked(run), samples=(*run.samples, body))
         case HistoryStored() as body:
@@ -247,7 +298,7 @@ def _enter(run: Run, body: PhaseEntered, at: float) -> Run:
     expected = follow(run.phase, body.event)
     if expected is not body.phase:
         raise InvariantError(f"the journal enters {body.phase} by {body.event}, the table says {expected}")
-    left_the_road = body.phase in {Phase.ROLLBACK, Phase.REFUSED, Phase.UNDECIDED, Phase.DRIFTED}
+    left_the_road = body.phase in {Phase.ROLLBACK, Phase.REFUSED, Phase.UNDECIDED, Phase.DRIFTED, Phase.RECHECK}
     return replace(
         run,
         phase=body.phase,
@@ -268,15 +319,29 @@ def _measured(run: Run, body: PairMeasured) -> Run:
     return replace(run, pairs=pairs, judged=judged)
 
 
+def _read(run: Run, body: InstancesRead) -> Run:
+    if body.role is not Role.CANDIDATE:
+        return run
+    starts = [one.cold_start_s for one in body.readings if one.cold_start_s is not None]
+    twin = run.phase is Phase.HISTORY and body.stage == START
+    return replace(
+        run,
+        readings=(*run.readings, body),
+        twin_starts_s=(*run.twin_starts_s, *starts) if twin else run.twin_starts_s,
+    )
+
+
 def _commanded(run: Run, body: CommandReceived) -> Run:
     run = replace(run, commands=(*run.commands, body))
-    canary = run.verdicts.get(CANARY)
-    if body.command is not CommandKind.APPROVE or canary is None or run.phase is not Phase.CANARY:
+    stage = {Phase.CANARY: CANARY, Phase.LOAD: LOAD}.get(run.phase)
+    if body.command is not CommandKind.APPROVE or stage is None or stage not in run.verdicts:
         return run
-    if canary.verdict.outcome is Outcome.PASS:
-        return replace(run, approved=True)
-    left = {stage: one for stage, one in run.verdicts.items() if stage != CANARY}
-    return replace(run, budgets=run.budgets + 1, verdicts=MappingProxyType(left))
+    if run.verdicts[stage].verdict.outcome is Outcome.PASS:
+        # The load phase is the last proof; what is approved before it is not proven yet.
+        return replace(run, approved=stage == LOAD)
+    left = {name: one for name, one in run.verdicts.items() if name != stage}
+    extra = _with(run.extra_budgets, stage, run.extra_budgets.get(stage, 0) + 1)
+    return replace(run, extra_budgets=extra, verdicts=MappingProxyType(left))
 
 
 def _shifted(body: TrafficShifted, at: float) -> Shifted:

@@ -65,6 +65,22 @@ class MeasurePair:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class MeasureWindows:
+    """Put both roles under load at one level, one after the other."""
+
+    level: str
+    number: int
+    first: Role
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReadInstances:
+    """Record memory, restarts and start-up time of the instances in the candidate's slot."""
+
+    stage: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class MeasureSample:
     """Send one prompt to the incumbent."""
 
@@ -97,6 +113,8 @@ Step = (
     | ReadSnapshots
     | WarmUp
     | MeasurePair
+    | MeasureWindows
+    | ReadInstances
     | MeasureSample
     | ReadLive
     | StoreHistory

@@ -17,10 +17,20 @@ TERMINAL = frozenset(
         Phase.VERIFIED,
         Phase.DRIFTED,
         Phase.UNDECIDED,
+        Phase.CALIBRATED,
     }
 )
 
-_ROLLOUT = (Phase.HISTORY, Phase.DEPLOY, Phase.ADMIT, Phase.WARMUP, Phase.CANARY, Phase.SHIFT, Phase.SOAK)
+_ROLLOUT = (
+    Phase.HISTORY,
+    Phase.DEPLOY,
+    Phase.ADMIT,
+    Phase.WARMUP,
+    Phase.CANARY,
+    Phase.LOAD,
+    Phase.SHIFT,
+    Phase.SOAK,
+)
 _TROUBLE = (Event.BREACHED, Event.UNDECIDED, Event.LOST, Event.ABORTED, Event.EXPIRED)
 
 TRANSITIONS: dict[tuple[Phase, Event], Phase] = {
@@ -32,11 +42,13 @@ TRANSITIONS: dict[tuple[Phase, Event], Phase] = {
     (Phase.PREFLIGHT, Event.ABORTED): Phase.REFUSED,
     (Phase.PREFLIGHT, Event.EXPIRED): Phase.REFUSED,
     (Phase.HISTORY, Event.HISTORY_READY): Phase.DEPLOY,
+    (Phase.HISTORY, Event.CALIBRATED): Phase.CALIBRATED,
     (Phase.DEPLOY, Event.READY): Phase.ADMIT,
     (Phase.ADMIT, Event.ADMITTED): Phase.WARMUP,
     (Phase.WARMUP, Event.WARM): Phase.CANARY,
     (Phase.WARMUP, Event.FIRST): Phase.SHIFT,
-    (Phase.CANARY, Event.PROVEN): Phase.SHIFT,
+    (Phase.CANARY, Event.PROVEN): Phase.LOAD,
+    (Phase.LOAD, Event.LOADED): Phase.SHIFT,
     (Phase.SHIFT, Event.SHIFTED): Phase.SOAK,
     (Phase.SHIFT, Event.FIRST): Phase.PROMOTED,
     (Phase.SOAK, Event.SOAKED): Phase.PROMOTED,
@@ -45,10 +57,18 @@ TRANSITIONS: dict[tuple[Phase, Event], Phase] = {
     (Phase.ROLLBACK, Event.STUCK): Phase.ROLLBACK_INCOMPLETE,
     (Phase.DRIFT, Event.CONFIRMED): Phase.VERIFIED,
     (Phase.DRIFT, Event.DRIFTED): Phase.DRIFTED,
+    (Phase.DRIFT, Event.ALARMED): Phase.RECHECK,
     (Phase.DRIFT, Event.UNDECIDED): Phase.UNDECIDED,
     (Phase.DRIFT, Event.LOST): Phase.UNDECIDED,
     (Phase.DRIFT, Event.ABORTED): Phase.UNDECIDED,
     (Phase.DRIFT, Event.EXPIRED): Phase.UNDECIDED,
+    # An alarm stands until a re-check clears it, also where the re-check could not be made.
+    (Phase.RECHECK, Event.CLEARED): Phase.VERIFIED,
+    (Phase.RECHECK, Event.DRIFTED): Phase.DRIFTED,
+    (Phase.RECHECK, Event.UNDECIDED): Phase.DRIFTED,
+    (Phase.RECHECK, Event.LOST): Phase.DRIFTED,
+    (Phase.RECHECK, Event.EXPIRED): Phase.DRIFTED,
+    (Phase.RECHECK, Event.ABORTED): Phase.UNDECIDED,
 }
 
 

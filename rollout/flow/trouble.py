@@ -28,7 +28,7 @@ def trouble(view: View) -> Enter | None:
         return failed
     if run.phase is Phase.PREFLIGHT:
         return None
-    if run.phase is Phase.DRIFT:
+    if run.phase in {Phase.DRIFT, Phase.RECHECK}:
         return _incumbent_trouble(view)
     if run.request.kind is RunKind.BOOTSTRAP:
         return _candidate_trouble(view)

@@ -8,6 +8,7 @@ from rollout.flow.steps import (
     Decision,
     Enter,
     MeasurePair,
+    ReadInstances,
     ReadLive,
 )
 from rollout.flow.view import POLL_S, View, detail_of, enter, live_window, wait
@@ -15,7 +16,7 @@ from rollout.gates.live import judge_live
 from rollout.model.inventory import SlotState
 from rollout.model.journal import Event, Phase, RunKind, VerdictGiven
 from rollout.model.roles import Role
-from rollout.model.verdict import Outcome
+from rollout.model.verdict import Outcome, Verdict
 
 UNREADY_PAIRS_MAX = 20
 """Pairs beyond its demand that a stage asks of a candidate that takes traffic and says that it is not ready. One that
@@ -50,13 +51,27 @@ def _read_live(view: View, stage: str, *, due: float, give_up: float) -> Decisio
     recorded = run.live.get(stage)
     fresh = recorded is not None and run.live_at[stage] >= due
     if fresh and judge_live(policy, recorded).outcome is Outcome.PASS:
-        return Conclude(stage=stage)
+        return conclude(view, stage, run.judged.get(stage))
     now = judge_live(policy, live_window(view))
     if now.outcome is not Outcome.PASS and view.now < give_up:
         return wait("live_requests", f"{stage}: {now.reasons[0].text}")
     if not fresh or now.outcome is Outcome.PASS:
         return Act(step=ReadLive(stage=stage))
-    return Conclude(stage=stage)
+    return conclude(view, stage, run.judged.get(stage))
+
+
+def conclude(view: View, stage: str, judged: Verdict | None) -> Decision:
+    """End a stage of the candidate; unless it is convicted already, after a last look at its instances."""
+    convicted = judged is not None and judged.outcome is Outcome.BREACH
+    return (None if convicted else read_instances(view, stage)) or Conclude(stage=stage)
+
+
+def read_instances(view: View, stage: str) -> Act | None:
+    """Record the instances in the candidate's slot at this stage, once; None where it is done or nothing is there."""
+    state = view.slot(Role.CANDIDATE)
+    if not isinstance(state, SlotState) or view.run.read_at(stage).issuperset(one.uid for one in state.instances):
+        return None
+    return Act(step=ReadInstances(stage=stage))
 
 
 def alarm(view: View) -> Decision | None:

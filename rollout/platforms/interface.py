@@ -50,6 +50,3 @@ class Platform(Protocol):
             ConflictError: The lease was lost.
             PlatformError: Something could not be ended.
         """
-
-    def log_tail(self, slot: Slot, lines: int) -> str:
-        """Return the last lines that the slot's instances printed; empty when there are none."""

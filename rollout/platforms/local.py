@@ -61,6 +61,9 @@ class SlotRecord(Strict):
 class LocalPlatform:
     """Runs releases as detached processes of this machine that outlive the controller.
 
+    Nothing here starts a dead instance again by itself, as a kubelet would: `Instance.restarts` is always 0, and what
+    took the place of a dead instance has another uid. The memory of an instance is that of its whole session.
+
     Args:
         state_dir: Folder of the records and logs; made when missing, readable by its owner only.
         fence: Held around every write and every signal, never while waiting.
@@ -108,14 +111,6 @@ class LocalPlatform:
             for path in self._slot_dir(slot).glob("*.pid.json"):
                 path.unlink(missing_ok=True)
 
-    def log_tail(self, slot: Slot, lines: int) -> str:
-        """Return the last lines of each instance of the slot, or of its last occupant when it was retired."""
-        logs = sorted(self._slot_dir(slot).glob("*.log"))
-        tails = {log.stem: processes.tail(log, lines) for log in logs}
-        if len(tails) == 1:
-            return "\n".join(next(iter(tails.values())))
-        return "\n".join(f"{uid}: {line}" for uid, tail in tails.items() for line in tail)
-
     def _look(self, slot: Slot) -> SlotState | Absent:
         record = self._record(slot)
         return record if isinstance(record, Absent) else self._state(slot, record)
@@ -130,7 +125,14 @@ class LocalPlatform:
         identity = self._identity(slot, record.uid)
         alive = identity is not None and processes.is_alive(identity)
         detail = self._unready_reason(record.uid, address) if alive else self._death(slot, record.uid, identity)
-        return Instance(uid=record.uid, address=address, alive=alive, ready=alive and not detail, detail=detail)
+        return Instance(
+            uid=record.uid,
+            address=address,
+            alive=alive,
+            ready=alive and not detail,
+            detail=detail,
+            memory_bytes=None if identity is None else processes.resident_bytes(processes.find_session(identity)),
+        )
 
     def _unready_reason(self, uid: str, address: Address) -> str:
         """Ask the instance whether it is ready; empty when it is, else why not."""

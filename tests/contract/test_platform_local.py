@@ -6,6 +6,7 @@ import stat
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -20,6 +21,9 @@ from rollout.platforms.local import LocalPlatform
 
 BLUE, GREEN = Slot.BLUE, Slot.GREEN
 
+GROWTH_BYTES = 16 << 20
+"""Half of what the child of the server that grows takes on a signal: a process that starts grows by itself too."""
+
 SERVER = """
 import os, signal, subprocess, sys, threading, time
 from http.server import BaseHTTPRequestHandler, HTTPServer
@@ -31,6 +35,10 @@ if mode == "exits":
     sys.exit(3)
 if mode == "stubborn":
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
+if mode == "grows":
+    grow = "import signal, time; signal.sigwait({signal.SIGUSR1}); held = b'x' * (32 << 20); time.sleep(600)"
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGUSR1})  # inherited, so that no signal comes too early
+    subprocess.Popen([sys.executable, "-c", grow])
 if mode == "parent":
     for new_session in (False, True):
         command = [sys.executable, "-c", "import time; time.sleep(600)"]
@@ -120,6 +128,16 @@ def only(platform, slot=GREEN):
 
 def files(state_dir):
     return {path: path.read_bytes() for path in state_dir.rglob("*.json")}
+
+
+def unmeasured(state):
+    """The slot without what changes from look to look."""
+    return replace(state, instances=tuple(replace(one, memory_bytes=None) for one in state.instances))
+
+
+def log(state_dir, slot=GREEN):
+    (path,) = (state_dir / "slots" / slot.value).glob("*.log")
+    return path.read_text().splitlines()
 
 
 def pid_record(state_dir, slot=GREEN):
@@ -281,19 +299,33 @@ def test_retire_empties_the_slot_and_keeps_its_last_words(platform, release, sta
     platform.retire(GREEN)
     assert not carriers(state_dir, GREEN)
     assert isinstance(look(platform), Absent)
-    assert platform.log_tail(GREEN, 1) == "listening"
+    assert log(state_dir)[-1] == "listening"
     platform.retire(GREEN)
     platform.deploy(GREEN, release("exits"))
     wait_until(lambda: not only(platform).alive)
-    assert platform.log_tail(GREEN, 5) == "loading exits\ncannot load the model"
-    assert platform.log_tail(BLUE, 5) == ""
+    assert log(state_dir) == ["loading exits", "cannot load the model"]
 
 
-def test_log_tail_tells_replicas_apart(platform, release, wait_until):
-    state = platform.deploy(GREEN, release("exits", replicas=2))
-    wait_until(lambda: len(look(platform).dead) == 2)
-    uids = sorted(one.uid for one in state.instances)
-    assert platform.log_tail(GREEN, 1) == "\n".join(f"{uid}: cannot load the model" for uid in uids)
+def test_memory_is_told_per_instance_and_counts_its_children(platform, release, state_dir, wait_until):
+    platform.deploy(GREEN, release("grows", replicas=2))
+    wait_until(lambda: look(platform).ready and len(carriers(state_dir, GREEN)) == 4)
+    before = {one.uid: one.memory_bytes for one in look(platform).instances}
+    assert all(before.values())
+    child = next(one for one in carriers(state_dir, GREEN) if not processes.leads_session(one))
+    small = processes.resident_bytes([child])
+    processes.send(child, signal.SIGUSR1)
+    wait_until(lambda: processes.resident_bytes([child]) > small + GROWTH_BYTES)
+    after = {one.uid: one.memory_bytes for one in look(platform).instances}
+    assert sorted(after[uid] > before[uid] + GROWTH_BYTES for uid in before) == [False, True]
+
+
+def test_memory_of_a_dead_instance_is_not_told_as_nothing(platform, release, state_dir, wait_until):
+    platform.deploy(GREEN, release())
+    wait_until(lambda: look(platform).ready)
+    processes.send(carriers(state_dir, GREEN)[0], signal.SIGKILL)
+    wait_until(lambda: not only(platform).alive)
+    assert only(platform).memory_bytes is None
+    assert only(platform).restarts == 0
 
 
 def test_process_that_ignores_sigterm_is_killed_without_holding_the_lease_meanwhile(
@@ -331,12 +363,12 @@ def test_children_of_a_dead_server_are_ended_before_the_next_deploy(platform, re
 def test_process_whose_pid_was_never_recorded_is_adopted(platform, release, state_dir, fence, wait_until):
     platform.deploy(GREEN, release("parent"))
     wait_until(lambda: look(platform).ready)
-    before = look(platform)
+    before = unmeasured(look(platform))
     standing = carriers(state_dir, GREEN)
     pid_record(state_dir).unlink()
     later = LocalPlatform(state_dir, fence, grace_s=0.5)
-    assert look(later) == before
-    assert later.deploy(GREEN, release("parent")) == before
+    assert unmeasured(look(later)) == before
+    assert unmeasured(later.deploy(GREEN, release("parent"))) == before
     assert carriers(state_dir, GREEN) == standing
     later.retire(GREEN)
     assert not carriers(state_dir, GREEN)
@@ -422,7 +454,7 @@ def test_program_that_cannot_be_executed_is_refused(platform, tmp_path):
     assert look(platform).dead
 
 
-def test_release_sees_its_environment_and_this_installation_first(platform, monkeypatch, wait_until):
+def test_release_sees_its_environment_and_this_installation_first(platform, state_dir, monkeypatch, wait_until):
     monkeypatch.setenv("INHERITED", "yes")
     script = 'echo "$MODEL $INHERITED $PORT $ROLLOUT_POD_UID"; command -v python'
     shown = Release(schema="rollout.release/v1", name="test", command=["sh", "-c", script], env={"MODEL": "tiny"})
@@ -430,7 +462,7 @@ def test_release_sees_its_environment_and_this_installation_first(platform, monk
     wait_until(lambda: not only(platform).alive)
     one = only(platform)
     own = Path(sys.executable).parent / "python"
-    assert platform.log_tail(GREEN, 9) == f"tiny yes {one.address.port} {one.uid}\n{own}"
+    assert log(state_dir) == [f"tiny yes {one.address.port} {one.uid}", str(own)]
 
 
 THREAD_THAT_OUTLIVES_THE_FIRST = """

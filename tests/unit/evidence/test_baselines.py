@@ -94,3 +94,41 @@ def test_the_baseline_of_another_release_is_not_taken_for_this_one(tmp_path):
 def test_what_is_no_digest_never_becomes_a_path(tmp_path):
     with pytest.raises(EvidenceError, match="no digest"):
         BaselineStore(tmp_path).get("../x")
+
+
+def test_every_version_is_listed_oldest_first_and_the_last_is_in_use(tmp_path):
+    store = BaselineStore(tmp_path)
+    other = "sha256:" + "c" * 64
+    store.put(_baseline(9.0, release=other))
+    for made_at in range(1, 13):
+        store.put(_baseline(float(made_at)))
+    versions = store.versions(RELEASE)
+    assert [one.number for one in versions] == list(range(1, 13))
+    assert [one.baseline.made_at for one in versions] == [float(one) for one in range(1, 13)]
+    assert versions[-1].baseline == store.get(RELEASE)
+    assert len({one.digest for one in versions}) == 12
+    assert store.releases() == (RELEASE, other)
+
+
+def test_baseline_that_a_crash_left_twice_is_one_version(tmp_path):
+    store = BaselineStore(tmp_path)
+    store.put(_baseline(1.0))
+    (tmp_path / f"{HEX}.1.json").write_bytes((tmp_path / f"{HEX}.json").read_bytes())
+    assert [one.number for one in store.versions(RELEASE)] == [1]
+
+
+def test_store_without_a_baseline_lists_none(tmp_path):
+    store = BaselineStore(tmp_path / "none")
+    assert store.releases() == ()
+    assert store.versions(RELEASE) == ()
+
+
+def test_damaged_earlier_version_is_found_when_versions_are_read(tmp_path, put):
+    store = BaselineStore(tmp_path)
+    store.put(_baseline(1.0))
+    store.put(_baseline(2.0))
+    path = tmp_path / f"{HEX}.1.json"
+    put(path, path.read_bytes().replace(b'"made_at":1.0', b'"made_at":1.5'))
+    with pytest.raises(EvidenceError, match=f"{HEX}.1.json"):
+        store.versions(RELEASE)
+    assert store.get(RELEASE) == _baseline(2.0)

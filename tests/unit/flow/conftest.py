@@ -24,7 +24,7 @@ from rollout.flow.table import follow
 from rollout.flow.view import View, live_window
 from rollout.gates.jury import Jury
 from rollout.model.canonical import digest_json
-from rollout.model.evidence import Baseline, Pair, Sample, SampleStatus, history_of
+from rollout.model.evidence import Baseline, InstanceReading, Pair, Sample, SampleStatus, history_of
 from rollout.model.inventory import Absent, Instance, Inventory, LiveCounters, RouterState, SlotState
 from rollout.model.journal import (
     GENESIS,
@@ -33,6 +33,7 @@ from rollout.model.journal import (
     CommandReceived,
     Deployed,
     HistoryStored,
+    InstancesRead,
     LiveRead,
     PairMeasured,
     Phase,
@@ -48,8 +49,10 @@ from rollout.model.journal import (
     TrafficShifted,
     VerdictGiven,
     WarmedUp,
+    WindowsMeasured,
     seal,
 )
+from rollout.model.load import LoadWindow, WindowPair
 from rollout.model.policy import Policy
 from rollout.model.prompts import PromptSet
 from rollout.model.roles import Address, Role, Slot, Weights
@@ -58,6 +61,7 @@ from rollout.model.snapshot import CapabilitySnapshot, ok
 START = 1_000_000.0
 DECISIONS_MAX = 20_000
 SIGMA = 0.03
+MEMORY_GROWS_AFTER_S = 5.0
 PROMPTS = PromptSet.model_validate(
     {
         "schema": "rollout.prompts/v1",
@@ -87,7 +91,31 @@ POLICY: dict[str, Any] = {
     "capabilities": {"required": ["runtime.ort.providers.actual"], "allowed_differences": []},
     "shift": {"weights": [10, 50, 100], "pairs_per_step": 3, "dwell_s": 1},
     "soak": {"pairs": 3, "seconds": 2},
-    "drift": {"requests": 60},
+    "load": {
+        "concurrencies": [4],
+        "batches": [],
+        "arrivals": ["poisson"],
+        "arrival_share": 0.6,
+        "window_s": 1.0,
+        "windows_max": 12,
+        "throughput_ratio_min": 0.7,
+        "p95_ratio_max": 1.6,
+        "error_rate_max": 0.05,
+        "false_rollback_rate": 0.01,
+        "false_promote_rate": 0.05,
+        "seconds_max": 60.0,
+        "requests_max": 100000,
+        "cost_max": None,
+    },
+    "instances": {
+        "cold_start_s_max": 30.0,
+        "cold_start_ratio_max": 10.0,
+        "restarts_max": 0,
+        "memory_growth_ratio_max": 1.5,
+    },
+    "accuracy": None,
+    "cost": None,
+    "drift": {"requests": 60, "recheck_pairs_max": 60, "false_alarm_requests": 10000.0},
     "standby_s": 5,
     "on_inconclusive": "rollback",
     "approval": "none",
@@ -123,6 +151,10 @@ class Release:
     flat: bool = False
     ready_after_s: float = 1.0
     dies_after_s: float = math.inf
+    load_ratio: float = 1.0
+    """How many times slower it is besides, under load."""
+    memory_growth: float = 1.0
+    """Memory after the warm-up grows by this factor."""
     replicas: int = 1
     snapshot: CapabilitySnapshot | None = field(default_factory=snapshot_of)
 
@@ -311,6 +343,27 @@ class SimulatedWorld:
         digest = server.release.snapshot.digest if server.release.snapshot else ""
         return Sample(status=SampleStatus.OK, wall_s=latency, pod_uid=server.uid, snapshot_digest=digest)
 
+    def carry(self, server: Server, *, seconds: float, key: str) -> LoadWindow:
+        """Answer under load for a while."""
+        luck = random.Random(f"{self.seed}-{key}")
+        self.pass_time(seconds)
+        nobody = self._is_dead(server) or server.hung
+        latency = 0.2 * server.release.ratio * server.release.load_ratio * luck.lognormvariate(0.0, SIGMA)
+        offered = 20
+        completed = 0 if nobody else round(offered * (1.0 - server.release.error_rate))
+        return LoadWindow(
+            seconds=seconds if nobody else offered * latency / 4.0,
+            offered=offered,
+            completed=completed,
+            failed=offered - completed,
+            pictures=completed,
+            p50_s=None if nobody else latency,
+            p95_s=None if nobody else 1.1 * latency,
+            p99_s=None if nobody else 1.2 * latency,
+            samples=digest_json(key),
+            detail="connection refused" if nobody else "",
+        )
+
     def _is_dead(self, one: Server) -> bool:
         return one.dead or self.now - one.started_at > one.release.dies_after_s
 
@@ -332,7 +385,16 @@ class SimulatedWorld:
         dead = self._is_dead(one)
         late = self.now - one.started_at < one.release.ready_after_s
         detail = "ended" if dead else "hangs" if one.hung else "still loading" if late else ""
-        return Instance(uid=one.uid, address=one.address, alive=not dead, ready=not detail, detail=detail)
+        grown = one.release.memory_growth if self.now - one.started_at > MEMORY_GROWS_AFTER_S else 1.0
+        memory = None if dead else round(1e9 * grown)
+        return Instance(
+            uid=one.uid,
+            address=one.address,
+            alive=not dead,
+            ready=not detail,
+            detail=detail,
+            memory_bytes=memory,
+        )
 
 
 def _whole(count: float, luck: random.Random) -> int:
@@ -426,7 +488,7 @@ class Watcher:
         }
         bootstrap = request.kind is RunKind.BOOTSTRAP
         earlier = () if bootstrap else tuple(one for one in POLICY["shift"]["weights"] if one < share)
-        for stage in ("admission", *(() if bootstrap else ("canary",)), *(f"shift-{one}" for one in earlier)):
+        for stage in ("admission", *(() if bootstrap else ("canary", "load")), *(f"shift-{one}" for one in earlier)):
             if verdicts.get(stage) != ("PASS", present):
                 raise BrokenPromiseError(f"{share} per cent on the candidate, and {stage} says {verdicts.get(stage)}")
 
@@ -451,6 +513,7 @@ class Simulation:
         incumbent: Release | None = None,
         own_history: bool = False,
         standby_s: float | None = None,
+        older: Release | None = None,
         seed: int = 1,
         live_per_s: float = 20.0,
         **changes: Any,
@@ -460,6 +523,7 @@ class Simulation:
             Role.INCUMBENT: incumbent or Release(name="old"),
             Role.CANDIDATE: candidate or Release(name="new"),
         }
+        self.older = older or Release(name="older")
         self.objects: dict[str, Any] = {}
         self.watcher = Watcher()
         self.world = SimulatedWorld(seed=seed, live_per_s=live_per_s)
@@ -498,7 +562,7 @@ class Simulation:
             world.slots[Slot.GREEN] = [world.new_server(Slot.GREEN, new) for _ in range(new.replicas)]
             world.pass_time(5.0)
         if standby_s is not None:
-            world.slots[Slot.GREEN] = [world.new_server(Slot.GREEN, Release(name="older"))]
+            world.slots[Slot.GREEN] = [world.new_server(Slot.GREEN, self.older)]
         on_green = kind is RunKind.ROLLBACK
         addresses = {slot: tuple(one.address for one in world.slots[slot]) for slot in Slot if world.slots[slot]}
         world.apply(Weights(blue=0 if on_green else 100, green=100 if on_green else 0), addresses)
@@ -530,14 +594,26 @@ class Simulation:
     def _begin(self) -> None:
         """Start a controller on what the journal says."""
         self.run = fold(self.records)
-        history = self.objects[self.run.history].history if self.run.history else None
-        stages = len(self.policy.shift.weights) + 1
+        baseline = self.objects[self.run.history] if self.run.history else None
+        history = baseline.history if baseline else None
+        if baseline and self.run.request.kind is RunKind.VERIFY:
+            history = replace(history, ratio=baseline.yardstick)
         self.jury = Jury(
-            policy=self.policy, prompts=PROMPTS, history=history, proving_stage="canary", later_stages=stages
+            policy=self.policy,
+            prompts=PROMPTS,
+            history=history,
+            proving_stage="canary",
+            later_stages=len(self.policy.shift.weights) + 1,
+            pods=self.releases[Role.CANDIDATE].replicas,
         )
+        if "admission" in self.run.verdicts:
+            self._verdict("admission")
         for stage in self.run.judged:
             for pair in self.run.pairs[stage]:
                 self.jury.hear(pair)
+        for pairs in self.run.windows.values():
+            for windows in pairs:
+                self.jury.hear_windows(windows)
 
     def resumed(self, records: list, world: SimulatedWorld) -> "Simulation":
         """Return another controller that finds this journal and this world."""
@@ -595,7 +671,7 @@ class Simulation:
                 phase = follow(self.run.phase, decision.event)
                 self._append(PhaseEntered(phase=phase, event=decision.event, reasons=decision.reasons))
             case Conclude():
-                fingerprint = "" if decision.stage == "drift" else self.run.fingerprint()
+                fingerprint = "" if decision.stage in {"drift", "recheck"} else self.run.fingerprint()
                 self._append(VerdictGiven(verdict=self._verdict(decision.stage), fingerprint=fingerprint))
             case Act():
                 self._act(view, decision.step)
@@ -658,7 +734,9 @@ class Simulation:
             return self.jury.drift(
                 self.run.samples, snapshot=read[Role.INCUMBENT], baseline=baseline, problems=problems
             )
-        return self.jury.conclude(stage, live=self.run.live.get(stage))
+        if stage == "recheck":
+            return self.jury.recheck()
+        return self.jury.conclude(stage, live=self.run.live.get(stage), readings=self.run.readings)
 
     def _stored_snapshot(self, role: Role) -> CapabilitySnapshot | None:
         digest = self.run.snapshots.snapshots.get(role.value) if self.run.snapshots else None
@@ -734,11 +812,11 @@ class Simulation:
 
     def _MeasurePair(self, view: View, step: Any) -> PairMeasured:  # noqa: N802
         history = step.stage == "history"
-        stop = math.inf if history else self.jury.stop_ratio(step.stage)
+        stop = math.inf if step.stage in {"history", "recheck"} else self.jury.stop_ratio(step.stage)
         samples: dict[Role, Sample] = {}
-        for role in (step.first, *(one for one in Role if one is not step.first)):
-            instances = view.slot(role).instances
-            server = self.world.server(self.run.slot(role), instances[step.number % len(instances)].uid)
+        asked = {role: view.slot(role).instances[step.number % len(view.slot(role).instances)].uid for role in Role}
+        for role in (step.first, step.first.other):
+            server = self.world.server(self.run.slot(role), asked[role])
             samples[role] = self.world.answer(server, key=f"{step.stage}-{step.number}-{role}")
         one, other = samples[Role.INCUMBENT], samples[Role.CANDIDATE]
         sound = one.status is SampleStatus.OK and other.status is SampleStatus.OK
@@ -751,12 +829,38 @@ class Simulation:
             number=step.number,
             prompt_id=step.prompt_id,
             first=step.first,
+            incumbent_uid=asked[Role.INCUMBENT],
+            candidate_uid=asked[Role.CANDIDATE],
             incumbent=one,
             candidate=other,
             psnr_db=release.psnr_db if drawn else None,
             flat=release.flat and drawn,
         )
         return PairMeasured(pair=pair, judgement=None if history else self.jury.hear(pair))
+
+    def _MeasureWindows(self, view: View, step: Any) -> WindowsMeasured:  # noqa: N802
+        windows = {}
+        for role in (step.first, step.first.other):
+            server = self.world.server(self.run.slot(role), view.slot(role).instances[0].uid)
+            windows[role] = self.world.carry(server, seconds=1.0, key=f"{step.level}-{step.number}-{role}")
+        pair = WindowPair(
+            level=step.level,
+            number=step.number,
+            first=step.first,
+            rate_per_s=0.0,
+            incumbent=windows[Role.INCUMBENT],
+            candidate=windows[Role.CANDIDATE],
+        )
+        return WindowsMeasured(pair=pair, judgement=self.jury.hear_windows(pair))
+
+    def _ReadInstances(self, view: View, step: Any) -> InstancesRead:  # noqa: N802
+        began = self.run.deployed_at.get(self.run.request.candidate)
+        started = view.now - began if step.stage == "start" and began is not None else None
+        readings = [
+            InstanceReading(uid=one.uid, restarts=one.restarts, memory_bytes=one.memory_bytes, cold_start_s=started)
+            for one in view.slot(Role.CANDIDATE).instances
+        ]
+        return InstancesRead(stage=step.stage, role=Role.CANDIDATE, readings=tuple(readings))
 
     def _MeasureSample(self, view: View, step: Any) -> SampleMeasured:  # noqa: N802
         server = self.world.server(self.run.slot(Role.INCUMBENT), view.slot(Role.INCUMBENT).instances[0].uid)

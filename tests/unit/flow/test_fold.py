@@ -133,15 +133,16 @@ def test_first_abort_is_the_one_that_counts(told):
     assert run.aborted.id == "c1"
 
 
-def test_approval_counts_only_once_the_canary_has_its_verdict(simulate, told):
+def test_approval_counts_only_once_everything_is_proven(simulate, told):
     sim = simulate(approval="before_shift").until(Phase.CANARY)
-    assert not told(said(CommandKind.APPROVE), after=sim.records).approved
-    while "canary" not in sim.run.verdicts:
-        sim.turn()
+    for stage in ("canary", "load"):
+        assert not told(said(CommandKind.APPROVE), after=sim.records).approved
+        while stage not in sim.run.verdicts:
+            sim.turn()
     run = told(said(CommandKind.APPROVE), after=sim.records)
     assert run.approved
-    assert run.budgets == 1
-    assert "canary" in run.verdicts
+    assert (run.budgets("canary"), run.budgets("load")) == (1, 1)
+    assert {"canary", "load"} <= set(run.verdicts)
 
 
 def test_approval_of_an_undecided_canary_takes_its_verdict_back_and_grants_pairs(simulate, told):
@@ -149,7 +150,20 @@ def test_approval_of_an_undecided_canary_takes_its_verdict_back_and_grants_pairs
     while "canary" not in sim.run.verdicts:
         sim.turn()
     run = told(said(CommandKind.APPROVE), after=sim.records)
-    assert (run.approved, run.budgets, "canary" in run.verdicts) == (False, 2, False)
+    assert (run.approved, run.budgets("canary"), "canary" in run.verdicts) == (False, 2, False)
+
+
+def test_approval_of_an_undecided_load_phase_grants_it_one_more_budget(simulate, told):
+    sim = simulate(load={"windows_max": 2}, on_inconclusive="hold")
+    while "load" not in sim.run.verdicts:
+        sim.turn()
+    run = told(said(CommandKind.APPROVE), after=sim.records)
+    assert (run.approved, run.budgets("load"), "load" in run.verdicts, "canary" in run.verdicts) == (
+        False,
+        2,
+        False,
+        True,
+    )
 
 
 def test_there_is_no_fingerprint_before_admission(told):

@@ -11,7 +11,7 @@ from rollout.errors import RefusedError, UnavailableError
 from rollout.model.journal import CommandKind, Event, Phase, RunKind, StepIntended
 from rollout.model.roles import Slot
 
-ROAD = (Phase.HISTORY, Phase.DEPLOY, Phase.ADMIT, Phase.WARMUP, Phase.CANARY, Phase.SHIFT, Phase.SOAK)
+ROAD = (Phase.HISTORY, Phase.DEPLOY, Phase.ADMIT, Phase.WARMUP, Phase.CANARY, Phase.LOAD, Phase.SHIFT, Phase.SOAK)
 MEASURED = {Phase.HISTORY: "history", Phase.CANARY: "canary", Phase.SHIFT: "shift-50", Phase.SOAK: "soak"}
 BLUE, GREEN = Slot.BLUE, Slot.GREEN
 
@@ -21,6 +21,8 @@ def reach(sim, phase):
     sim.until(phase)
     if phase in MEASURED:
         sim.until_pair(MEASURED[phase], 2)
+    while phase is Phase.LOAD and not sim.run.windows:
+        sim.turn()
     while phase is Phase.DEPLOY and GREEN not in sim.run.deployed:
         sim.turn()
     assert sim.run.phase is phase
@@ -150,7 +152,7 @@ def test_approval_of_an_undecided_canary_grants_one_more_budget(simulate):
         sim.turn()
     sim.say(CommandKind.APPROVE)
     assert sim.to_the_end() is Phase.PROMOTED
-    assert sim.run.budgets == 2
+    assert sim.run.budgets("canary") == 2
     assert 8 < len(sim.run.pairs["canary"]) <= 16
 
 
@@ -296,7 +298,7 @@ def test_what_never_becomes_ready_is_given_up(simulate, release, own_history, co
     ("phase", "code"),
     [
         (Phase.ADMIT, "snapshot_unreadable"),
-        (Phase.CANARY, "latency_over_margin"),
+        (Phase.CANARY, "error_rate_over_margin"),
         (Phase.SHIFT, "live_errors"),
         (Phase.SOAK, "live_errors"),
     ],
@@ -862,6 +864,109 @@ def test_drift_check_that_is_cut_short_is_undecided(simulate, what, code):
     else:
         sim.world.pass_time(1000.0)
     ended(sim, Phase.UNDECIDED, code)
+
+
+@pytest.mark.parametrize(
+    ("ratio", "phase", "code"),
+    [
+        (1.6, Phase.VERIFIED, None),
+        (1.0, Phase.DRIFTED, "drift_of_the_stack"),
+    ],
+    ids=["both-slower", "one-slower"],
+)
+def test_alarm_is_looked_at_again_in_pairs_with_the_earlier_stack(simulate, release, ratio, phase, code):
+    sim = simulate(
+        kind=RunKind.VERIFY,
+        incumbent=release(name="old", ratio=1.6),
+        older=release(name="older", ratio=ratio),
+        standby_s=600.0,
+    )
+    sim.world.pass_time(5.0)
+    assert sim.to_the_end() is phase
+    assert sim.run.pairs["recheck"]
+    assert not [one for one in sim.records if isinstance(one.body, StepIntended)], "a drift check changes nothing"
+    if code:
+        assert sim.codes() == [code]
+
+
+def test_alarm_that_the_budget_cannot_clear_stands(simulate, release):
+    older = release(name="older", ratio=1.6)
+    sim = simulate(
+        kind=RunKind.VERIFY,
+        incumbent=release(name="old", ratio=1.6),
+        older=older,
+        standby_s=600.0,
+        drift={"recheck_pairs_max": 3},
+    )
+    sim.world.pass_time(5.0)
+    ended(sim, Phase.DRIFTED, "recheck_undecided")
+
+
+def test_alarm_stands_when_the_earlier_stack_goes_away_during_the_recheck(simulate, release):
+    slow = release(name="old", ratio=1.6)
+    sim = simulate(kind=RunKind.VERIFY, incumbent=slow, older=slow, standby_s=600.0)
+    sim.world.pass_time(5.0)
+    sim.until_pair("recheck")
+    sim.world.lose(GREEN)
+    ended(sim, Phase.DRIFTED, "earlier_stack_lost")
+
+
+def test_lost_capability_is_no_alarm_that_pairs_could_clear(simulate, release, snapshot):
+    lost = snapshot(**{"runtime.ort.providers.actual": ["CPUExecutionProvider"]})
+    slow = release(name="old", ratio=1.6, snapshot=lost)
+    sim = simulate(kind=RunKind.VERIFY, incumbent=slow, older=release(name="older", ratio=1.6), standby_s=600.0)
+    sim.world.pass_time(5.0)
+    ended(sim, Phase.DRIFTED, "capability_lost")
+    assert "recheck" not in sim.run.pairs
+
+
+# Under load, and what instances do.
+
+
+def test_candidate_that_is_worse_only_under_load_is_rolled_back_before_it_takes_traffic(simulate, release):
+    sim = simulate(candidate=release(name="new", load_ratio=3.0))
+    ended(sim, Phase.ROLLED_BACK, "load_throughput_over_margin")
+    assert sim.run.shifted is None
+    assert sim.run.verdicts["canary"].verdict.outcome.value == "PASS"
+
+
+def test_load_phase_ends_at_its_bound_in_time_without_a_promotion(simulate):
+    ended(simulate(load={"seconds_max": 3.0}), Phase.ROLLED_BACK, "load_throughput_undecided")
+
+
+def test_load_phase_that_is_not_demanded_sends_no_window(simulate):
+    sim = simulate(load=None)
+    assert sim.to_the_end() is Phase.PROMOTED
+    assert not sim.run.windows
+    assert sim.run.verdicts["load"].verdict.gates[0].reasons[0].code == "load_not_demanded"
+
+
+def test_candidate_whose_memory_grows_is_rolled_back(simulate, release):
+    ended(simulate(candidate=release(name="new", memory_growth=2.0)), Phase.ROLLED_BACK, "memory_grows")
+
+
+def test_candidate_that_starts_slowly_is_rolled_back(simulate, release):
+    sim = simulate(candidate=release(name="new", ready_after_s=9.0), instances={"cold_start_s_max": 5.0})
+    ended(sim, Phase.ROLLED_BACK, "cold_start_slow")
+    assert sim.run.shifted is None
+
+
+# Calibration.
+
+
+def test_calibration_measures_a_history_and_leaves_everything_as_it_was(simulate):
+    sim = simulate(kind=RunKind.CALIBRATE, own_history=True)
+    assert sim.to_the_end() is Phase.CALIBRATED
+    assert sim.objects[sim.run.history].aa_ratio
+    assert sim.world.slots[GREEN] is None
+    assert sim.world.router.weights == {BLUE: 100, GREEN: 0}
+
+
+def test_calibration_that_is_aborted_takes_the_twin_away(simulate):
+    sim = simulate(kind=RunKind.CALIBRATE, own_history=True).until_pair("history", 5)
+    sim.say(CommandKind.ABORT)
+    ended(sim, Phase.ROLLED_BACK, "aborted")
+    assert sim.world.slots[GREEN] is None
 
 
 # The controller dies after every record, and between every change of the world and its record.

@@ -54,7 +54,13 @@ def test_promotion_is_reached_only_from_traffic():
 
 
 def test_drift_check_changes_nothing():
-    assert reachable(Phase.DRIFT) == {Phase.DRIFT, Phase.VERIFIED, Phase.DRIFTED, Phase.UNDECIDED}
+    assert reachable(Phase.DRIFT) == {
+        Phase.DRIFT,
+        Phase.RECHECK,
+        Phase.VERIFIED,
+        Phase.DRIFTED,
+        Phase.UNDECIDED,
+    }
 
 
 def test_what_is_not_in_the_table_is_a_bug():
