@@ -15,10 +15,19 @@ COMMANDS: dict[str, tuple[str, str]] = {
         "rollout.cli.commands.promote:promote",
         "Prove a release beside the incumbent, then shift traffic to it.",
     ),
+    "calibrate": (
+        "rollout.cli.commands.calibrate:calibrate",
+        "Measure the incumbent against itself and forecast what verdicts will cost.",
+    ),
     "verify": (
         "rollout.cli.commands.promote:verify",
         "Check what serves against its stored baseline; moves no traffic.",
     ),
+    "monitor": (
+        "rollout.cli.commands.monitor:monitor",
+        "Watch what serves against its baseline, a few requests at a time.",
+    ),
+    "baselines": ("rollout.cli.commands.baselines:baselines", "Look at stored baselines."),
     "rollback": ("rollout.cli.commands.promote:rollback", "Send traffic back to the earlier stack."),
     "status": ("rollout.cli.commands.look:status", "Show what stands and what runs."),
     "watch": ("rollout.cli.commands.look:watch", "Follow the current run."),
@@ -28,6 +37,10 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "compare": (
         "rollout.cli.commands.measure:compare",
         "Measure two servers in pairs and judge them; moves no traffic.",
+    ),
+    "judge": (
+        "rollout.cli.commands.judge:judge",
+        "Judge pairs that were measured elsewhere (CSV, Parquet).",
     ),
     "snapshot": ("rollout.cli.commands.measure:snapshot", "Print a server's capability snapshot."),
     "pause": ("rollout.cli.commands.speak:pause", "Hold the current run where it is."),

@@ -16,7 +16,7 @@ from rollout.model.evidence import AaHistory, Pair, history_of
 from rollout.model.policy import Policy
 from rollout.model.prompts import PromptSet
 from rollout.model.roles import Address, Role
-from rollout.model.verdict import Outcome, Verdict
+from rollout.model.verdict import Outcome, Verdict, combine
 from rollout.model.wire import HEADER_POD_UID, PATH_HEALTH
 
 
@@ -73,8 +73,9 @@ def compare_servers(
             history=_history(history),
             proving_stage=CANARY,
             later_stages=1,
+            pods=1,
         )
-        verdict = jury.conclude(CANARY, live=None)
+        verdict = combine(CANARY, ())
         for number in range(policy.latency.pairs_max):
             verdict = jury.hear(pair(other, CANARY, number, jury.stop_ratio(CANARY)))
             if verdict.outcome is not Outcome.INCONCLUSIVE:

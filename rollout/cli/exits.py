@@ -51,7 +51,7 @@ def exit_of_run(phase: Phase, cause: Event | None, *, wanted_rollback: bool) -> 
         wanted_rollback: True for `rollout rollback`, for which being rolled back is success.
     """
     match phase:
-        case Phase.PROMOTED | Phase.VERIFIED:
+        case Phase.PROMOTED | Phase.VERIFIED | Phase.CALIBRATED:
             return Exit.PASS
         case Phase.DRIFTED:
             return Exit.BREACH
@@ -70,9 +70,11 @@ def exit_of_run(phase: Phase, cause: Event | None, *, wanted_rollback: bool) -> 
             | Phase.ADMIT
             | Phase.WARMUP
             | Phase.CANARY
+            | Phase.LOAD
             | Phase.SHIFT
             | Phase.SOAK
             | Phase.DRIFT
+            | Phase.RECHECK
             | Phase.ROLLBACK
         ):
             return Exit.BUG

@@ -72,11 +72,7 @@ def schema_at(root: Schema, path: KeyPath) -> Schema:
     """Return the part of a schema that governs one key; empty where nothing does."""
     here = _resolved(root, root)
     for key in path:
-        if isinstance(key, int):
-            below = here.get("items", {})
-        else:
-            below = here.get("properties", {}).get(key) or here.get("additionalProperties") or {}
-        here = _resolved(root, below)
+        here = next(filter(None, (_below(root, one, key) for one in _alternatives(root, here))), {})
     return here
 
 
@@ -106,6 +102,18 @@ def allowed(root: Schema, part: Schema) -> str:
         "boolean": "true or false",
         "null": "null",
     }[kind]
+
+
+def _alternatives(root: Schema, here: Schema) -> Iterator[Schema]:
+    """Yield what a part may be: a section that may be null is its mapping, or null."""
+    for one in here.get("anyOf", [here]):
+        yield _resolved(root, one)
+
+
+def _below(root: Schema, here: Schema, key: str | int) -> Schema:
+    if isinstance(key, int):
+        return _resolved(root, here.get("items", {}))
+    return _resolved(root, here.get("properties", {}).get(key) or here.get("additionalProperties") or {})
 
 
 def _resolved(root: Schema, part: object) -> Schema:

@@ -6,14 +6,17 @@ from typing import TYPE_CHECKING, Any
 
 from rollout.cli.progress import encodable
 from rollout.gates.capabilities import Difference
+from rollout.gates.cause import Suspect
 from rollout.model.inventory import Absent, LiveCounters
 from rollout.model.journal import RunKind
 from rollout.model.roles import Slot, Weights
 from rollout.model.verdict import Severity
 from rollout.report import words
 from rollout.report.as_json import plain, to_json
+from rollout.report.cost import cost_lines
 from rollout.report.figures import Estimate
 from rollout.report.headline import Ending, is_wanted
+from rollout.report.load import load_lines
 from rollout.report.stages import StageOutcome, StageRow
 from rollout.report.summary import Summary
 
@@ -113,7 +116,7 @@ def history_row(summary: Summary) -> HistoryRow:
 
 def render_summary(console: "Console", summary: Summary) -> None:
     """Print how a run ended and what that rests on."""
-    page = _Page(console)
+    page = Page(console)
     wanted = is_wanted(summary.ending, summary.kind)
     page.paragraph(summary.headline, "bold green" if wanted else "bold red")
     page.fields(_facts(summary))
@@ -130,12 +133,15 @@ def render_summary(console: "Console", summary: Summary) -> None:
         if measured:
             head = ("stage", f"median {both}", f"failed {both}", "PSNR", "live requests")
             page.table(head, [_measured(row) for row in measured])
+    if summary.load:
+        page.fields([("load", one) for one in load_lines(summary.load, summary.scaling)])
+        page.fields([("cost", one) for one in cost_lines(summary.cost)])
     page.fields(_course(summary))
 
 
 def render_history(console: "Console", rows: Sequence[HistoryRow]) -> None:
     """Print earlier runs, newest first as given."""
-    page = _Page(console)
+    page = Page(console)
     if not rows:
         page.paragraph("no run yet", "")
     elif page.columns < TABLE_COLUMNS_MIN:
@@ -153,7 +159,7 @@ def render_history(console: "Console", rows: Sequence[HistoryRow]) -> None:
 
 def render_status(console: "Console", status: Status) -> None:
     """Print what stands now."""
-    page = _Page(console)
+    page = Page(console)
     serving = status.serving.reason if isinstance(status.serving, Absent) else f"{status.serving} serves"
     traffic = status.traffic
     reported = (
@@ -177,7 +183,7 @@ def render_status(console: "Console", status: Status) -> None:
 
 def render_diff(console: "Console", differences: Sequence[Difference]) -> None:
     """Print how two capability snapshots differ, in the order given."""
-    page = _Page(console)
+    page = Page(console)
     if not differences:
         page.paragraph("no capability differs", "green")
     elif page.columns < TABLE_COLUMNS_MIN:
@@ -203,7 +209,7 @@ _STYLES = {
 }
 
 
-class _Page:
+class Page:
     """A console seen as a page: one width for all, blocks apart, every text harmless."""
 
     def __init__(self, console: "Console") -> None:
@@ -255,6 +261,13 @@ class _Page:
         self._apart(below_table=True)
         self._print(table)
 
+    def drawing(self, lines: Iterable[str]) -> None:
+        """Print lines in which every blank counts."""
+        from rich.text import Text
+
+        self._apart(below_table=True)
+        self._print(Text("\n".join(encodable(one, self._console.encoding) for one in lines), no_wrap=True))
+
     def _text(self, text: str, style: str) -> "Text":
         from rich.text import Text
 
@@ -278,15 +291,21 @@ class _Page:
 
 
 def _facts(summary: Summary) -> list[tuple[str, str]]:
-    found = [("culprit", f"most likely {summary.suspects[0]}")] if summary.suspects else []
-    others = summary.suspects[1:] or (() if summary.suspects else summary.differences)
-    found += [("differs", one) for one in others]
+    found = _culprit(summary.suspects) if summary.suspects else [("differs", one) for one in summary.differences]
     found.append(("run", f"{summary.run_id}: {summary.kind}, asked for by {summary.requested_by}"))
     for one in summary.stacks:
         release = one.release.reason if isinstance(one.release, Absent) else one.release
         found.append((one.slot.value, f"{release} ({one.role})"))
     found += [("reason", f"{one.code}: {one.text}") for one in summary.reasons]
     return found
+
+
+def _culprit(suspects: Sequence[Suspect]) -> list[tuple[str, str]]:
+    """Name the likeliest difference, why, and what would settle it; the others with what is known of them."""
+    first, *others = suspects
+    lead = "most likely" if first.score else "nothing known explains it; first among what differs:"
+    found = [("culprit", f"{lead} {first.difference}"), ("", first.why), ("settle", first.settles)]
+    return found + [field for one in others for field in (("differs", one.difference), ("", one.why))]
 
 
 def _counted(summary: Summary) -> str:

@@ -16,9 +16,13 @@ class ProcessSignals:
     """Remembers the first signal, and ends waits and measurements when it comes.
 
     Outside an interruptible block a signal only sets `received`: a change of the world is never cut in half.
+
+    Args:
+        doing: What a signal leads to, for people.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, doing: str = "rolling back safely, traffic first") -> None:
+        self._doing = doing
         self._received = ""
         self._interruptible = False
 
@@ -44,7 +48,7 @@ class ProcessSignals:
     def _handle(self, number: int, _frame: FrameType | None) -> None:
         again = bool(self._received)
         self._received = self._received or signal.Signals(number).name
-        said = "already rolling back, traffic first" if again else "received: rolling back safely, traffic first"
+        said = f"{'again' if again else 'received'}: {self._doing}"
         # The terminal may be gone: that is one of the reasons why signals come.
         with suppress(OSError, ValueError):
             os.write(sys.stderr.fileno(), f"rollout: {signal.Signals(number).name} {said}\n".encode())

@@ -16,7 +16,7 @@ from rollout.evidence.objects import ObjectStore
 from rollout.evidence.runs import run_folder, run_ids
 from rollout.flow.run import Run, fold
 from rollout.model.inventory import Absent, RouterState, SlotState
-from rollout.model.policy import Policy
+from rollout.model.policy import CostModel, Policy
 from rollout.model.release import Release
 from rollout.model.roles import Role, Slot
 from rollout.report.as_json import plain
@@ -146,7 +146,9 @@ def _summary(state: Path, run_id: str) -> tuple[Run, Summary]:
     objects = ObjectStore(folder.objects)
     digests = {Role.CANDIDATE: run.request.release, Role.INCUMBENT: run.request.incumbent_release}
     names = {role: str(objects.get_json(digest)["name"]) for role, digest in digests.items() if digest is not None}
-    return run, summarise(run, records, names=names)
+    price = objects.get_json(run.request.policy).get("cost")
+    cost = None if price is None else CostModel.model_validate(price)
+    return run, summarise(run, records, names=names, cost=cost)
 
 
 def _run_json(run: Run, summary: Summary) -> dict[str, Any]:

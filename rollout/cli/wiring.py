@@ -80,9 +80,12 @@ def longest_step_s(stack: LoadedStack, policy: Policy) -> float:
     """Return how long one step can take at most: it is between steps that the loop listens and renews its lease.
 
     A pair is two requests, a settling request two more; a warm-up of one instance ends at its third failure. Leaving a
-    slot waits for its live requests, then for its processes.
+    slot waits for its live requests, then for its processes. A load window waits for its last answers.
     """
-    return 5 * policy.deadlines.request_s + stack.stack.platform.grace_s + stack.stack.router.request_timeout_s
+    window_s = 0.0 if policy.load is None else policy.load.window_s
+    return (
+        window_s + 5 * policy.deadlines.request_s + stack.stack.platform.grace_s + stack.stack.router.request_timeout_s
+    )
 
 
 def build_platform(stack: LoadedStack, fence: Fence) -> Platform:
@@ -119,6 +122,7 @@ def build_world(
         moves_traffic: False for `verify`, which then has no router at all.
     """
     from rollout.canary.driver import CanaryDriver
+    from rollout.canary.load import LoadDriver
     from rollout.control.world import World
     from rollout.evidence.baselines import BaselineStore
     from rollout.evidence.inbox import Inbox
@@ -127,11 +131,13 @@ def build_world(
     lease = build_lease(stack, policy)
     protocol = build_protocol(stack)
     driver = CanaryDriver(protocol, measure=policy.latency.measure, request_timeout_s=policy.deadlines.request_s)
+    load = LoadDriver(protocol, request_timeout_s=policy.deadlines.request_s)
     return World(
         platform=build_platform(stack, lease),
         router=build_router(stack, lease) if moves_traffic else None,
         protocol=protocol,
         driver=driver,
+        load=load,
         lease=lease,
         inbox=Inbox(stack.state / "commands"),
         baselines=BaselineStore(stack.state / "baselines"),

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from enum import StrEnum
 from typing import assert_never
 
-from rollout.flow.run import CANARY, DRIFT, Run
+from rollout.flow.run import CANARY, DRIFT, HISTORY, RECHECK, Run
 from rollout.gates.names import LATENCY
 from rollout.model.inventory import Absent
 from rollout.model.journal import Phase, RunKind
@@ -24,6 +24,7 @@ class Ending(StrEnum):
     VERIFIED = "verified"
     DRIFTED = "drifted"
     UNDECIDED = "undecided"
+    CALIBRATED = "calibrated"
     UNFINISHED = "unfinished"
 
 
@@ -35,6 +36,7 @@ _ENDINGS: Mapping[Phase, Ending] = {
     Phase.VERIFIED: Ending.VERIFIED,
     Phase.DRIFTED: Ending.DRIFTED,
     Phase.UNDECIDED: Ending.UNDECIDED,
+    Phase.CALIBRATED: Ending.CALIBRATED,
 }
 
 
@@ -47,14 +49,14 @@ def is_wanted(ending: Ending, kind: RunKind) -> bool:
     """True when the run did what was asked of it."""
     if ending is Ending.ROLLED_BACK:
         return kind is RunKind.ROLLBACK
-    return ending in {Ending.PROMOTED, Ending.VERIFIED}
+    return ending in {Ending.PROMOTED, Ending.VERIFIED, Ending.CALIBRATED}
 
 
 def decisive_verdict(run: Run) -> Verdict | Absent:
     """Return the verdict that the end of the run rests on; Absent where something else ended it."""
     given = [one.verdict for one in run.verdicts.values()]
     if run.phase in {Phase.PROMOTED, Phase.VERIFIED}:
-        proof = [one for one in given if one.stage in {CANARY, DRIFT}]
+        proof = [one for one in given if one.stage in {CANARY, DRIFT, RECHECK}]
         return proof[-1] if proof else Absent(reason="nothing was compared")
     causes = set(run.causes)
     against = [one for one in given if one.outcome is not Outcome.PASS and set(one.reasons()) <= causes]
@@ -75,6 +77,9 @@ def headline_of(run: Run, ending: Ending, decisive: Verdict | Absent, *, names: 
             stuck = words.printable(run.causes[-1].text) if run.causes else "no reason was recorded"
             began = f"; it began with: {because}" if len(run.causes) > 1 else ""
             return f"rollback incomplete, a person is needed: {stuck}{began}"
+        case Ending.CALIBRATED:
+            pairs = len(run.pairs.get(HISTORY, ()))
+            return f"calibrated: {pairs} pairs of {names.get(Role.INCUMBENT, 'the incumbent')} against itself"
         case Ending.UNFINISHED:
             so_far = f": {because}" if run.causes else ""
             return f"unfinished in phase {run.phase}{so_far}"
@@ -107,6 +112,9 @@ def _because(run: Run, decisive: Verdict | Absent) -> str:
         if told and not isinstance(gate, Absent) and gate.reasons[0].code == first:
             return _latency(run, gate)
     reasons = run.causes or (decisive.reasons() if isinstance(decisive, Verdict) else ())
+    if isinstance(decisive, Verdict) and decisive.stage == RECHECK:
+        # The causes still hold the alarm that the re-check answers.
+        reasons = decisive.reasons()
     measured = (one for one in reasons if one.code.startswith(("latency_", "drift_")))
     first_reason = next(measured, next(iter(reasons), None))
     return words.printable(first_reason.text) if first_reason else "no reason was recorded"

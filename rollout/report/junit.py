@@ -43,7 +43,11 @@ def _outcome_case(summary: Summary) -> ET.Element:
     case = _case(summary, "run", "outcome", summary.seconds)
     if is_wanted(summary.ending, summary.kind):
         return case
-    culprit = (Reason(code="most_likely_culprit", text=one) for one in summary.suspects[:1])
+    culprit = (
+        Reason(code="most_likely_culprit", text=f"{one.difference}; {one.why}; to settle it: {one.settles}")
+        for one in summary.suspects[:1]
+        if one.score
+    )
     kind = "error" if summary.ending in _ERRORS else "failure"
     _add(case, kind, summary.ending.value.replace(" ", "_"), summary.headline, (*summary.reasons, *culprit))
     return case

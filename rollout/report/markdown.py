@@ -6,8 +6,10 @@ from collections.abc import Iterable, Sequence
 from rollout.model.inventory import Absent
 from rollout.model.journal import RunKind
 from rollout.report import words
+from rollout.report.cost import cost_lines
 from rollout.report.figures import Estimate
 from rollout.report.headline import is_wanted
+from rollout.report.load import load_table
 from rollout.report.stages import StageOutcome, StageRow
 from rollout.report.summary import Summary
 
@@ -45,9 +47,14 @@ def _culprit(summary: Summary) -> Iterable[str]:
     if not summary.suspects:
         return
     first, *others = summary.suspects
-    yield f"Most likely culprit: **{escaped(first)}**"
+    lead = "Most likely culprit" if first.score else "Nothing known explains it; first among what differs"
+    yield f"{lead}: **{escaped(first.difference)}**"
+    yield f"{escaped(first.why)}. To settle it: {escaped(first.settles)}."
     if others:
-        yield "Also different:\n\n" + "\n".join(f"- capability {escaped(one)}" for one in others)
+        yield "Also different:\n\n" + "\n".join(
+            f"- capability {escaped(one.difference)}: {escaped(one.why)}; to settle it: {escaped(one.settles)}"
+            for one in others
+        )
 
 
 def _stacks(summary: Summary) -> str:
@@ -86,6 +93,10 @@ def _stages(summary: Summary) -> Iterable[str]:
     )
     yield "#### Stages"
     yield _table(head, [_stage(one) for one in summary.stages])
+    if summary.load:
+        yield "#### Under load"
+        yield "\n".join(load_table(summary.load))
+        yield "\n".join(f"- {escaped(one)}" for one in cost_lines(summary.cost))
 
 
 def _stage(row: StageRow) -> tuple[str, ...]:

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
-from rollout.flow.run import ADMISSION, CANARY, DRIFT, HISTORY, SOAK, Run, shift_stage
+from rollout.flow.run import ADMISSION, CANARY, DRIFT, HISTORY, LOAD, RECHECK, SOAK, Run, shift_stage
 from rollout.model.evidence import LiveWindow, Pair, Sample, SampleStatus
 from rollout.model.inventory import Absent
 from rollout.model.journal import (
@@ -18,6 +18,7 @@ from rollout.model.journal import (
     SampleMeasured,
     TrafficShifted,
     VerdictGiven,
+    WindowsMeasured,
 )
 from rollout.model.verdict import GateResult, Reason, Verdict
 from rollout.report.figures import Estimate, estimated
@@ -26,12 +27,16 @@ LAST_SHIFT = shift_stage(100)
 """Every plan of shifts ends here, whatever steps it takes."""
 
 PLANNED: Mapping[RunKind, tuple[str, ...]] = {
-    RunKind.PROMOTE: (HISTORY, ADMISSION, CANARY, LAST_SHIFT, SOAK),
+    RunKind.PROMOTE: (HISTORY, ADMISSION, CANARY, LOAD, LAST_SHIFT, SOAK),
     RunKind.BOOTSTRAP: (ADMISSION,),
     RunKind.VERIFY: (DRIFT,),
+    RunKind.CALIBRATE: (HISTORY,),
     RunKind.ROLLBACK: (),
 }
 """Stages that a run of each kind passes on its way to success, whatever its policy."""
+
+
+_HISTORY_WHOLE = frozenset({Event.HISTORY_READY, Event.CALIBRATED})
 
 
 class StageOutcome(StrEnum):
@@ -52,7 +57,7 @@ class StageRow:
     """One stage.
 
     Attributes:
-        requests: Pairs, or single requests of a drift check.
+        requests: Pairs, pairs of load windows, or single requests of a drift check.
         seconds: From the stage's first record to its last.
         p50: Median ratio of latencies, candidate over incumbent (over the baseline for a drift check).
         tail: Tail quantile of that ratio over the history's.
@@ -88,12 +93,12 @@ def stage_rows(run: Run, records: Sequence[Record]) -> tuple[StageRow, ...]:
     planned = PLANNED[run.request.kind]
     begun = [stage for stage in spans if stage not in planned]
     stages = sorted({*begun, *planned}, key=_place)
-    measured = any(isinstance(one.body, PhaseEntered) and one.body.event is Event.HISTORY_READY for one in records)
+    measured = any(isinstance(one.body, PhaseEntered) and one.body.event in _HISTORY_WHOLE for one in records)
     return tuple(_row(run, stage, spans.get(stage), history_whole=measured) for stage in stages)
 
 
 def _place(stage: str) -> tuple[int, int]:
-    order = (HISTORY, ADMISSION, CANARY, "shift", SOAK, DRIFT)
+    order = (HISTORY, ADMISSION, CANARY, LOAD, "shift", SOAK, DRIFT, RECHECK)
     kind, _, weight = stage.partition("-")
     return (order.index(kind) if kind in order else len(order), int(weight) if weight.isdecimal() else 0)
 
@@ -109,10 +114,12 @@ def _spans(records: Sequence[Record]) -> dict[str, tuple[float, float]]:
     return spans
 
 
-def _stage_of(record: Record) -> str:
+def _stage_of(record: Record) -> str:  # noqa: PLR0911 - one case for each kind of record
     match record.body:
         case PairMeasured(pair=pair):
             return pair.stage
+        case WindowsMeasured():
+            return LOAD
         case VerdictGiven(verdict=verdict):
             return verdict.stage
         case SampleMeasured():
@@ -128,7 +135,8 @@ def _stage_of(record: Record) -> str:
 def _row(run: Run, stage: str, span: tuple[float, float] | None, *, history_whole: bool) -> StageRow:
     pairs = run.pairs.get(stage, ())
     given = run.verdicts.get(stage)
-    verdict = given.verdict if given is not None else run.judged.get(stage)
+    so_far = run.load_judged if stage == LOAD else run.judged.get(stage)
+    verdict = given.verdict if given is not None else so_far
     incumbent = [one.incumbent for one in pairs] or ([one.sample for one in run.samples] if stage == DRIFT else [])
     candidate = [one.candidate for one in pairs]
     unjudged = Absent(reason="the history is the yardstick" if stage == HISTORY else "no gate judged this stage")
@@ -136,7 +144,7 @@ def _row(run: Run, stage: str, span: tuple[float, float] | None, *, history_whol
     return StageRow(
         stage=stage,
         outcome=outcome,
-        requests=len(incumbent),
+        requests=sum(map(len, run.windows.values())) if stage == LOAD else len(incumbent),
         seconds=span[1] - span[0] if span else 0.0,
         p50=estimated(verdict, "p50_ratio") if verdict else unjudged,
         tail=estimated(verdict, "tail_ratio") if verdict else unjudged,

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import assert_never
 
-from rollout.flow.run import CANARY, DRIFT, HISTORY, SOAK, Run
+from rollout.flow.run import CANARY, DRIFT, HISTORY, RECHECK, SOAK, Run
 from rollout.flow.table import TERMINAL
 from rollout.gates.names import LATENCY
 from rollout.model.evidence import Pair, Sample, SampleStatus
@@ -16,6 +16,7 @@ from rollout.model.journal import (
     CommandReceived,
     Deployed,
     HistoryStored,
+    InstancesRead,
     LiveRead,
     PairMeasured,
     Phase,
@@ -32,7 +33,9 @@ from rollout.model.journal import (
     TrafficShifted,
     VerdictGiven,
     WarmedUp,
+    WindowsMeasured,
 )
+from rollout.model.load import LoadWindow, WindowPair
 from rollout.model.policy import Policy
 from rollout.model.roles import Role
 from rollout.model.verdict import Outcome, Reason, Verdict
@@ -85,6 +88,10 @@ def tell(record: Record, run: Run) -> tuple[Line, ...]:  # noqa: C901, PLR0911, 
             return _unusual(body.pair)
         case SampleMeasured() as body:
             return _failed(f"drift request {body.number + 1}", "incumbent", body.sample)
+        case WindowsMeasured() as body:
+            return _line(_windows(body.pair))
+        case InstancesRead():
+            return ()
         case HistoryStored():
             return _line(f"history complete: {len(run.pairs.get(HISTORY, ()))} pairs of the incumbent against itself")
         case TrafficShifted() as body:
@@ -136,13 +143,29 @@ def is_told(body: PairMeasured | SampleMeasured) -> bool:
     return outcome is Outcome.BREACH or (outcome is Outcome.PASS and body.pair.stage == CANARY)
 
 
-def stage_of(run: Run) -> str:
+def _windows(pair: WindowPair) -> str:
+    blue, green = pair.incumbent, pair.candidate
+    failed = f", {green.failed} of {green.offered} candidate requests failed" if green.failed else ""
+    rate = f" at {pair.rate_per_s:.3g}/s" if pair.rate_per_s else ""
+    return (
+        f"{pair.level}{rate}, window {pair.number + 1}: incumbent {blue.pictures_per_s:.3g}/s, P95 {_p95(blue)}; "
+        f"candidate {green.pictures_per_s:.3g}/s, P95 {_p95(green)}{failed}"
+    )
+
+
+def _p95(window: LoadWindow) -> str:
+    return "not in time" if window.p95_s is None else words.milliseconds(window.p95_s)
+
+
+def stage_of(run: Run) -> str:  # noqa: PLR0911 - one case for each phase  # noqa: PLR0911 - one case for each phase
     """Return the stage whose measurements are under way; empty where there is none."""
     match run.phase:
         case Phase.HISTORY:
             return HISTORY
         case Phase.CANARY:
             return CANARY
+        case Phase.RECHECK:
+            return RECHECK
         case Phase.SHIFT:
             return run.shifted.stage if run.shifted is not None and run.request.kind is RunKind.PROMOTE else ""
         case Phase.SOAK:
@@ -157,7 +180,8 @@ def budget_of(policy: Policy, run: Run, stage: str) -> int:
     """Return the most measurements that a stage takes."""
     budgets = {
         HISTORY: policy.history.pairs,
-        CANARY: policy.latency.pairs_max * run.budgets,
+        CANARY: policy.latency.pairs_max * run.budgets(CANARY),
+        RECHECK: policy.drift.recheck_pairs_max,
         SOAK: policy.soak.pairs,
         DRIFT: policy.drift.requests,
     }
@@ -207,6 +231,8 @@ def _requested(body: RunRequested) -> tuple[Line, ...]:
             plan = f"send all traffic to {body.incumbent}"
         case RunKind.VERIFY:
             plan = f"check {body.incumbent} against its baseline; no traffic is moved"
+        case RunKind.CALIBRATE:
+            plan = f"measure {body.incumbent} against a second instance of itself; no traffic is moved"
     return _line(f"{body.run_id}: {plan}; asked for by {body.requested_by}")
 
 
@@ -221,6 +247,8 @@ def _entered(body: PhaseEntered, run: Run) -> tuple[Line, ...]:
         Phase.ROLLBACK_INCOMPLETE: Tone.BAD,
         Phase.DRIFTED: Tone.BAD,
         Phase.UNDECIDED: Tone.WARNING,
+        Phase.CALIBRATED: Tone.GOOD,
+        Phase.RECHECK: Tone.WARNING,
     }.get(body.phase, Tone.PLAIN)
     name = body.phase.value.replace("_", " ")
     said = name.upper() if body.phase in TERMINAL else f"phase {name}"

@@ -3,8 +3,9 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from rollout.flow.run import ADMISSION, DRIFT, Run
-from rollout.gates.capabilities import suspects
+from rollout.flow.run import ADMISSION, DRIFT, LOAD, Run
+from rollout.gates.capabilities import Difference, reported
+from rollout.gates.cause import Suspect, rank, signature_of
 from rollout.gates.names import CAPABILITIES
 from rollout.model.inventory import Absent
 from rollout.model.journal import (
@@ -17,14 +18,15 @@ from rollout.model.journal import (
     RunKind,
     TrafficShifted,
 )
+from rollout.model.policy import CostModel
 from rollout.model.roles import Role, Slot
-from rollout.model.verdict import Reason, Verdict
-from rollout.report.headline import Ending, decisive_verdict, ending_of, headline_of
+from rollout.model.verdict import Outcome, Reason, Verdict
+from rollout.report.cost import CostRow, cost_rows
+from rollout.report.headline import Ending, decisive_verdict, ending_of, headline_of, is_wanted
+from rollout.report.load import LoadRow, load_curves, load_rows
 from rollout.report.overhead import Overhead, overhead_of
 from rollout.report.stages import StageRow, stage_rows
-
-LATENCY_CODES = frozenset({"latency_over_margin", "latency_undecided", "latency_drifted", "drift_undecided"})
-"""Reasons for which a capability difference is the first suspect."""
+from rollout.stats.load_curve import LoadCurve
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -79,7 +81,10 @@ class Summary:
     Attributes:
         reasons: Why the run left the road to promotion; for one that did not, what its last verdict rests on.
         differences: Capabilities in which the candidate differs, heaviest first.
-        suspects: The same, but only where latency is the cause: the first is the most likely culprit.
+        suspects: The same, ranked by what each is known to cost, but only where latency, behaviour under load, start or
+            memory is the cause.
+        load: The levels of the load phase that were measured.
+        scaling: How each role scales with concurrency.
         stages: In the order of the run; stages that it never reached are there, marked as skipped.
         overhead: Time outside the server, by role; empty where no server declared its own time.
         unsettled: What was being changed when the journal stops; empty at a clean end.
@@ -93,9 +98,12 @@ class Summary:
     headline: str
     reasons: tuple[Reason, ...]
     differences: tuple[str, ...]
-    suspects: tuple[str, ...]
+    suspects: tuple[Suspect, ...]
     stacks: tuple[Stack, Stack]
     stages: tuple[StageRow, ...]
+    load: tuple[LoadRow, ...]
+    scaling: Mapping[Role, LoadCurve | Absent]
+    cost: tuple[CostRow, ...] | Absent
     timeline: tuple[PhaseSpan, ...]
     weights: tuple[WeightPoint, ...]
     overhead: tuple[Overhead, ...]
@@ -107,13 +115,14 @@ class Summary:
     unsettled: str
 
 
-def summarise(run: Run, records: Sequence[Record], *, names: Mapping[Role, str]) -> Summary:
+def summarise(run: Run, records: Sequence[Record], *, names: Mapping[Role, str], cost: CostModel | None) -> Summary:
     """Say what a run amounts to.
 
     Args:
         run: The fold of `records`.
         records: The run's journal, from its first record; not empty.
         names: Role to release name; a role that is not in it has no stack, or none that is known.
+        cost: The price that the run's policy names.
     """
     ending = ending_of(run)
     decisive = decisive_verdict(run)
@@ -127,10 +136,13 @@ def summarise(run: Run, records: Sequence[Record], *, names: Mapping[Role, str])
         phase=run.phase,
         headline=headline_of(run, ending, decisive, names=names),
         reasons=run.causes or (decisive.reasons() if isinstance(decisive, Verdict) else ()),
-        differences=differences,
-        suspects=differences if any(one.code in LATENCY_CODES for one in run.causes) else (),
+        differences=tuple(map(str, differences)),
+        suspects=() if is_wanted(ending, run.request.kind) else _suspects(run, differences),
         stacks=(_stack(run, Role.INCUMBENT, names), _stack(run, Role.CANDIDATE, names)),
         stages=stage_rows(run, records),
+        load=load_rows(run.windows, _load_verdict(run)),
+        scaling=load_curves(run.windows),
+        cost=cost_rows(cost, run.windows, instances={role: len(run.pod_uids(role)) for role in Role}),
         timeline=_timeline(run, records, ended_at),
         weights=tuple(
             WeightPoint(at=one.at, stage=one.body.stage, blue=one.body.blue, green=one.body.green)
@@ -151,17 +163,32 @@ def summarise(run: Run, records: Sequence[Record], *, names: Mapping[Role, str])
     )
 
 
-def _differences(run: Run) -> tuple[str, ...]:
+def _load_verdict(run: Run) -> Verdict | None:
+    given = run.verdicts.get(LOAD)
+    return run.load_judged if given is None else given.verdict
+
+
+def _differences(run: Run) -> tuple[Difference, ...]:
     verdicts = [run.verdicts[stage].verdict for stage in (ADMISSION, DRIFT) if stage in run.verdicts]
     gates = (gate for verdict in verdicts for gate in verdict.gates if gate.gate == CAPABILITIES)
-    return tuple(text for gate in gates for text in suspects(gate))
+    return tuple(one for gate in gates for one in reported(gate))
+
+
+def _suspects(run: Run, differences: Sequence[Difference]) -> tuple[Suspect, ...]:
+    """Rank the differences by the verdicts that ended the run; a drift alarm stands where no re-check cleared it."""
+    causes, drifted = set(run.causes), run.phase is Phase.DRIFTED
+    given = (one.verdict for one in run.verdicts.values())
+    against = [one for one in given if one.outcome is not Outcome.PASS and (drifted or set(one.reasons()) <= causes)]
+    signature = signature_of(against)
+    return rank(differences, signature) if signature.effects else ()
 
 
 def _stack(run: Run, role: Role, names: Mapping[Role, str]) -> Stack:
     digest = run.request.incumbent_release if role is Role.INCUMBENT else run.request.release
     nothing = Absent(reason="nothing ran before the first stack")
     alone = (
-        run.request.kind in {RunKind.VERIFY, RunKind.ROLLBACK} and run.request.release == run.request.incumbent_release
+        run.request.kind in {RunKind.VERIFY, RunKind.ROLLBACK, RunKind.CALIBRATE}
+        and run.request.release == run.request.incumbent_release
     )
     if alone and role is Role.CANDIDATE:
         nobody = Absent(reason="this run has no candidate")

@@ -34,7 +34,7 @@ def explain(run: str, state: Path | None, stack_path: Path, output: str) -> int:
 
     folder = find_bundle(run, state, stack_path)
     told = replay(folder, unfinished_ok=True)
-    summary = summarise(told.run, told.records, names=told.dossier.names)
+    summary = summarise(told.run, told.records, names=told.dossier.names, cost=told.dossier.policy.cost)
     if output == "json":
         replayed = {"records": len(told.records), "judgements": told.judgements, "verdicts": len(told.verdicts)}
         click.echo(json.dumps(to_json(summary) | {"replayed": replayed, "sealed": told.sealed}, indent=2))

@@ -36,7 +36,7 @@ def promote(release_path: Path, bootstrap: bool, stack_path: Path, policy_path: 
     from rollout.model.journal import RunKind
 
     kind = RunKind.BOOTSTRAP if bootstrap else RunKind.PROMOTE
-    return _carry_out(kind, stack_path, policy_path, output, release_path=release_path)
+    return tell(drive(kind, stack_path, policy_path, output, release_path=release_path), output)
 
 
 @click.command("verify")
@@ -50,7 +50,7 @@ def verify(stack_path: Path, policy_path: Path | None, output: str) -> int:
     """
     from rollout.model.journal import RunKind
 
-    return _carry_out(RunKind.VERIFY, stack_path, policy_path, output)
+    return tell(drive(RunKind.VERIFY, stack_path, policy_path, output), output)
 
 
 @click.command("rollback")
@@ -78,7 +78,7 @@ def rollback(stay: bool, stack_path: Path, policy_path: Path | None, output: str
         if ended.phase is Phase.ROLLED_BACK:
             click.echo(f"{ended.request.run_id}: rolled back; traffic is where it was before", err=True)
             return 0
-    return _carry_out(RunKind.ROLLBACK, stack_path, policy_path, output, stay=stay)
+    return tell(drive(RunKind.ROLLBACK, stack_path, policy_path, output, stay=stay), output)
 
 
 @click.command("plan")
@@ -100,7 +100,7 @@ def plan(release_path: Path, stack_path: Path, policy_path: Path | None, output:
     return int(told.exit)
 
 
-def _carry_out(
+def drive(
     kind: "RunKind",
     stack_path: Path,
     policy_path: Path | None,
@@ -108,7 +108,13 @@ def _carry_out(
     *,
     release_path: Path | None = None,
     stay: bool = False,
-) -> int:
+) -> "Ended":
+    """Carry a command out, from reading its files to the sealed bundle.
+
+    Raises:
+        ConfigError: A file is missing or wrong.
+        RolloutError: See `carry_out`.
+    """
     from rollout.cli.files import load_prompts, load_release
     from rollout.cli.signals import ProcessSignals
     from rollout.cli.wiring import build_world, environment, who
@@ -132,12 +138,11 @@ def _carry_out(
     signals.install()
     moves_traffic = kind is not RunKind.VERIFY
     with closing(watcher):
-        ended = carry_out(
+        return carry_out(
             stack.state,
             wish,
             build_world(stack, policy, signals=signals, listener=watcher, moves_traffic=moves_traffic),
         )
-    return tell(ended, output)
 
 
 def _known_prompts(stack: "LoadedStack") -> "PromptSet":

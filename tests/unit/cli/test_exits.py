@@ -35,6 +35,7 @@ def test_each_error_has_its_exit_code(error, code):
     [
         (Phase.PROMOTED, None, 0),
         (Phase.VERIFIED, None, 0),
+        (Phase.CALIBRATED, None, 0),
         (Phase.DRIFTED, Event.DRIFTED, 3),
         (Phase.UNDECIDED, Event.UNDECIDED, 4),
         (Phase.UNDECIDED, Event.LOST, 5),
@@ -54,7 +55,7 @@ def test_each_ending_has_its_exit_code(phase, cause, code):
 
 def test_no_ending_is_a_pass_by_default():
     passing = {phase for phase in TERMINAL if exit_of_run(phase, None, wanted_rollback=False) is Exit.PASS}
-    assert passing == {Phase.PROMOTED, Phase.VERIFIED}
+    assert passing == {Phase.PROMOTED, Phase.VERIFIED, Phase.CALIBRATED}
 
 
 def test_rollback_that_was_asked_for_is_a_success():

@@ -45,7 +45,11 @@ shift:
   pairs_per_step: 4
   dwell_s: 1
 soak: {pairs: 4, seconds: 2}
-drift: {requests: 60}
+load: null
+instances: {cold_start_s_max: 60, cold_start_ratio_max: 10, restarts_max: 0, memory_growth_ratio_max: 1.5}
+accuracy: null
+cost: null
+drift: {requests: 60, recheck_pairs_max: 200, false_alarm_requests: 10000}
 standby_s: 5
 on_inconclusive: rollback
 approval: none
@@ -198,14 +202,17 @@ def test_whole_numbers_are_taken_where_fractions_are_declared(folder):
             "x.yaml:13:3: latency.pair_max: unknown key; did you mean pairs_max?",
         ),
         (
-            "drift: {requests: 60}",
-            "drift: {requests: 60, zzz: 1}",
-            "x.yaml:25:23: drift.zzz: unknown key; known here: requests",
+            "drift: {requests: 60,",
+            "drift: {zzz: 1, requests: 60,",
+            "x.yaml:29:9: drift.zzz: unknown key; known here: requests, recheck_pairs_max, false_alarm_requests",
         ),
         (
-            "drift: {requests: 60}",
+            "drift: {requests: 60, recheck_pairs_max: 200, false_alarm_requests: 10000}",
             "drift: 60",
-            "x.yaml:25:1: drift: must be a mapping with the keys requests (got 60)",
+            (
+                "x.yaml:29:1: drift: must be a mapping with the keys requests, recheck_pairs_max, "
+                "false_alarm_requests (got 60)"
+            ),
         ),
         (
             "required: [policy.profile]",
@@ -231,9 +238,14 @@ def test_whole_numbers_are_taken_where_fractions_are_declared(folder):
             ),
         ),
         (
+            "accuracy: null",
+            "accuracy: {precisions: [int8], psnr_db_mean_min: 35, psnr_db_min: 5, prompts_min: 2}",
+            "x.yaml:27:54: accuracy.psnr_db_min: must be a number of at least 10 and at most 99 (got 5)",
+        ),
+        (
             "approval: none",
             "approval: null",
-            "x.yaml:28:1: approval: must be 'none' or 'before_shift' (got null)",
+            "x.yaml:32:1: approval: must be 'none' or 'before_shift' (got null)",
         ),
     ],
 )
@@ -254,7 +266,7 @@ def test_no_more_than_twenty_faults_are_listed(folder):
     wrong = "\n".join(f"zzz{number:02}: 1" for number in range(25))
     lines = _refusal(load_policy, _write(folder, POLICY + wrong))
     assert len(lines) == file_problems.PROBLEMS_MAX + 1
-    assert lines[0].startswith("x.yaml:30:1: zzz00: unknown key; known here: schema, name, latency")
+    assert lines[0].startswith("x.yaml:34:1: zzz00: unknown key; known here: schema, name, latency")
     assert lines[-1] == "x.yaml: and 5 more"
 
 

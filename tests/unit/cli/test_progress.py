@@ -84,7 +84,7 @@ def test_pair_is_told_with_ratio_interval_margin_and_evidence(story, policy):
     lines = plain_lines(story("latency_rollback"), policy=policy)
     assert [line for line in lines if " canary pair " in line][-1] == (
         "03:04:18 canary pair 3/200: x1.39; median x1.39 [0, inf] of x1.15 allowed; "
-        "evidence against 111 of 100, for 1 of 100"
+        "evidence against 116 of 100, for 1 of 100"
     )
 
 
@@ -105,7 +105,7 @@ def test_failed_request_is_told_at_once_with_its_detail(new_book):
 
 
 def test_traffic_is_told_as_the_router_reported_it(story):
-    assert "03:05:29 traffic read back: blue 90 %, green 10 % (shift-10)" in plain_lines(story("promotion"))
+    assert "03:05:31 traffic read back: blue 90 %, green 10 % (shift-10)" in plain_lines(story("promotion"))
 
 
 def test_reasons_of_a_verdict_are_told_once(story):

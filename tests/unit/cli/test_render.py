@@ -45,7 +45,7 @@ def piped(render, *args):
 
 
 def summary_of(book, names):
-    return summarise(book.run(), book.records, names=names)
+    return summarise(book.run(), book.records, names=names, cost=None)
 
 
 @pytest.fixture
@@ -124,6 +124,7 @@ def test_summary_names_culprit_intervals_and_what_was_skipped(story, names):
     text = piped(render_summary, summary_of(story("latency_rollback"), names))
     assert text.splitlines()[0] == "rolled back after 3 pairs: tail latency x1.39 [1.36, inf] of the history's,"
     assert "culprit   most likely runtime.ort.graph_optimization: all -> disabled" in text
+    assert "settle    start the release a second time with `--graph-optimization all` and" in text
     assert "canary     BREACH   3      x1.39 [0, inf]             x1.39 [1.36, inf]" in text
     assert "soak       skipped  -      the run ended before it" in text
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import yaml
 
-from rollout.flow.run import CANARY, DRIFT, HISTORY, Run, advance, fold
+from rollout.flow.run import CANARY, DRIFT, HISTORY, LOAD, Run, advance, fold
 from rollout.gates.capabilities import judge_capabilities
 from rollout.gates.errors import judge_errors
 from rollout.gates.latency import LatencyTest, Question
@@ -257,6 +257,11 @@ class Book:
         figures = {"p50_ratio": 1.2, "p50_ratio_lower": 1.17, "p50_ratio_upper": 1.25}
         return self._conclude(combine(DRIFT, (capabilities, result("drift", outcome, code, text, figures))))
 
+    def no_load(self) -> "Book":
+        """The policy demands no load phase."""
+        gate = result(LOAD, Outcome.PASS, "load_not_demanded", "the policy demands no load phase")
+        return self._conclude(combine(LOAD, (gate,)))
+
     def _conclude(self, verdict: Verdict) -> "Book":
         return self.add(VerdictGiven(verdict=verdict, fingerprint="f"))
 
@@ -273,6 +278,8 @@ class Book:
             number=number,
             prompt_id=f"p-{number % 2}",
             first=Role.INCUMBENT,
+            incumbent_uid="blue-1",
+            candidate_uid="green-1",
             incumbent=Sample(status=SampleStatus.OK, wall_s=base, server_s=base - 0.002),
             candidate=Sample(
                 **{"status": SampleStatus.OK, "wall_s": other, "server_s": other - 0.002} | candidate  # type: ignore[arg-type]
@@ -284,7 +291,7 @@ class Book:
         if stage not in self._tests:
             aa = np.exp(np.random.default_rng(1).normal(0.0, 0.03, 300))
             proving = stage == CANARY
-            question = Question(must_prove=proving, looks=1 if proving else 4)
+            question = Question(must_prove=proving, looks=1 if proving else 4, pods=1)
             self._tests[stage] = LatencyTest(
                 policy=self.policy.latency, aa_ratio=tuple(float(one) for one in aa), question=question
             )
@@ -294,7 +301,7 @@ class Book:
 def promotion() -> Book:
     book = Book().request(RunKind.PROMOTE).history()
     book.admitted(snapshot(runtime__ort__version="1.21.0"), event=Event.HISTORY_READY).canary(0.8)
-    book.enter(Phase.SHIFT, Event.PROVEN).shift(10).shift(50).shift(100)
+    book.enter(Phase.LOAD, Event.PROVEN).no_load().enter(Phase.SHIFT, Event.LOADED).shift(10).shift(50).shift(100)
     book.enter(Phase.SOAK, Event.SHIFTED).watch("soak").add(BaselineStored(baseline=digest(9)))
     return book.enter(Phase.PROMOTED, Event.SOAKED)
 

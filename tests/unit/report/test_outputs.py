@@ -10,6 +10,7 @@ from xml.etree import ElementTree as ET
 import pytest
 
 from rollout.errors import InvariantError
+from rollout.gates.cause import Suspect
 from rollout.report.as_json import SUMMARY_SCHEMA, plain, to_json
 from rollout.report.junit import junit_xml
 from rollout.report.markdown import escaped, markdown
@@ -35,12 +36,18 @@ HOSTILE = (
 
 
 def summary_of(book, names):
-    return summarise(book.run(), book.records, names=names)
+    return summarise(book.run(), book.records, names=names, cost=None)
 
 
 def hostile(summary, text):
     reason = summary.reasons[0].model_copy(update={"text": text})
-    return {"headline": text, "reasons": (reason,), "requested_by": text, "suspects": (text,), "unsettled": text}
+    return {
+        "headline": text,
+        "reasons": (reason,),
+        "requested_by": text,
+        "suspects": (Suspect(difference=text, score=0.5, why=text, settles=text),),
+        "unsettled": text,
+    }
 
 
 def with_fields(summary, fields):
@@ -77,6 +84,7 @@ def test_markdown_tables_have_as_many_cells_in_each_row(every_story, names):
 def test_markdown_names_the_culprit(story, names):
     document = markdown(summary_of(story("latency_rollback"), names))
     assert "Most likely culprit: **runtime.ort.graph&#95;optimization: all -&#62; disabled**" in document
+    assert "To settle it: start the release a second time with" in document
 
 
 def test_markdown_is_the_same_in_every_time_zone(story, names, monkeypatch):

@@ -3,20 +3,31 @@ import math
 import pytest
 
 from rollout.flow.run import CANARY, fold
+from rollout.gates.result import result
 from rollout.model.evidence import SampleStatus
 from rollout.model.inventory import Absent
 from rollout.model.journal import BundleSealed, Event, Phase, RunKind, StepIntended
 from rollout.model.roles import Role
-from rollout.model.verdict import Reason
+from rollout.model.snapshot import CapabilitySnapshot, ok
+from rollout.model.verdict import Outcome, Reason, combine
 from rollout.report.figures import Estimate
 from rollout.report.headline import Ending, is_wanted
 from rollout.report.overhead import overhead_of
 from rollout.report.stages import StageOutcome
 from rollout.report.summary import summarise
 
+NARROW = CapabilitySnapshot(
+    schema="rollout.snapshot/v1",
+    fields={
+        "runtime.ort.graph_optimization": ok("all", "test"),
+        "runtime.ort.version": ok("1.20.1", "test"),
+        "server.queue_limit": ok("1", "test"),
+    },
+)
+
 
 def summary_of(book, names):
-    return summarise(book.run(), book.records, names=names)
+    return summarise(book.run(), book.records, names=names, cost=None)
 
 
 def row(summary, stage):
@@ -48,7 +59,7 @@ def test_ending_is_named_and_known_to_be_wanted_or_not(story, names, name, endin
 def test_every_prefix_of_every_journal_has_a_summary(every_story, names):
     for end in range(1, len(every_story.records) + 1):
         records = every_story.records[:end]
-        assert summarise(fold(records), records, names=names).headline
+        assert summarise(fold(records), records, names=names, cost=None).headline
 
 
 def test_headline_of_a_promotion_holds_the_proof(story, names):
@@ -111,9 +122,49 @@ def test_incomplete_rollback_calls_for_a_person_and_tells_both_reasons(story, na
 
 
 def test_capability_difference_is_the_culprit_where_latency_is_the_cause(story, names):
-    expected = ("runtime.ort.graph_optimization: all -> disabled",)
-    assert summary_of(story("latency_rollback"), names).suspects == expected
-    assert summary_of(story("drifted"), names).suspects == expected
+    for name in ("latency_rollback", "drifted"):
+        (suspect,) = summary_of(story(name), names).suspects
+        assert suspect.difference == "runtime.ort.graph_optimization: all -> disabled"
+        assert suspect.score > 0.8
+        assert suspect.why.endswith("it fits (measured)")
+        assert "`--graph-optimization all`" in suspect.settles
+
+
+@pytest.mark.parametrize(
+    ("gate", "code"), [("load concurrency-8", "load_throughput_over_margin"), ("instances", "memory_grows")]
+)
+def test_capability_difference_is_a_suspect_of_a_breach_under_load_or_of_an_instance(new_book, names, gate, code):
+    book = new_book().request(RunKind.PROMOTE, baseline=f"sha256:{5:064x}").enter(Phase.HISTORY, Event.ACCEPTED)
+    book.admitted(NARROW, event=Event.HISTORY_READY)
+    book._conclude(combine("load", (result(gate, Outcome.BREACH, code, "worse than the incumbent"),)))
+    book.enter(Phase.CANARY, Event.WARM)
+    book.roll_back(Event.BREACHED, *book.run().verdicts["load"].verdict.reasons())
+    (suspect,) = summary_of(book, names).suspects
+    assert suspect.difference == "server.queue_limit: absent -> 1"
+    assert (suspect.score > 0.0) is gate.startswith("load")
+
+
+def rechecked(new_book, outcome, code, text):
+    book = new_book().request(RunKind.VERIFY, run_id="r000007-verify-sdxl-8", baseline=f"sha256:{5:064x}")
+    book.drift(Outcome.BREACH, "latency_drifted", "median latency x1.2 [1.17, 1.25] of the baseline, allowed x1.15")
+    book.enter(Phase.RECHECK, Event.ALARMED, *book.run().verdicts["drift"].verdict.reasons())
+    book._conclude(combine("recheck", (result("recheck", outcome, code, text),)))
+    return book
+
+
+def test_alarm_that_the_recheck_cleared_is_told_by_the_recheck_and_accuses_nobody(new_book, names):
+    book = rechecked(new_book, Outcome.PASS, "drift_of_the_environment", "the earlier stack became slower alike")
+    summary = summary_of(book.enter(Phase.VERIFIED, Event.CLEARED), names)
+    assert summary.headline == "verified in recheck: the earlier stack became slower alike"
+    assert summary.suspects == ()
+
+
+def test_drift_that_the_recheck_confirmed_names_a_suspect(new_book, names):
+    book = rechecked(new_book, Outcome.BREACH, "drift_of_the_stack", "what serves is slower than the earlier stack")
+    book.enter(Phase.DRIFTED, Event.DRIFTED, *book.run().verdicts["recheck"].verdict.reasons())
+    summary = summary_of(book, names)
+    assert summary.headline == "drifted in recheck: what serves is slower than the earlier stack"
+    assert summary.suspects[0].score > 0.8
 
 
 def test_capability_difference_is_no_culprit_where_something_else_is_the_cause(story, names):
@@ -137,6 +188,7 @@ def test_stages_that_were_never_reached_are_there_as_skipped(story, names):
         ("history", StageOutcome.SKIPPED),
         ("admission", StageOutcome.PASS),
         ("canary", StageOutcome.BREACH),
+        ("load", StageOutcome.SKIPPED),
         ("shift-100", StageOutcome.SKIPPED),
         ("soak", StageOutcome.SKIPPED),
     ]
@@ -145,7 +197,7 @@ def test_stages_that_were_never_reached_are_there_as_skipped(story, names):
 
 def test_shift_stages_stand_in_the_order_of_their_weights(story, names):
     stages = [one.stage for one in summary_of(story("promotion"), names).stages]
-    assert stages == ["history", "admission", "canary", "shift-10", "shift-50", "shift-100", "soak"]
+    assert stages == ["history", "admission", "canary", "load", "shift-10", "shift-50", "shift-100", "soak"]
 
 
 def test_stage_that_was_left_without_a_verdict_is_interrupted_whatever_its_gates_said(story, names):
@@ -157,7 +209,7 @@ def test_stage_that_was_left_without_a_verdict_is_interrupted_whatever_its_gates
 def test_history_that_was_not_finished_is_not_called_measured(story, names):
     records = story("promotion").records
     end = next(place for place, one in enumerate(records) if one.body.type == "pair_measured") + 3
-    summary = summarise(fold(records[:end]), records[:end], names=names)
+    summary = summarise(fold(records[:end]), records[:end], names=names, cost=None)
     assert row(summary, "history").outcome is StageOutcome.INTERRUPTED
 
 
@@ -176,7 +228,7 @@ def test_timeline_adds_up_to_the_time_until_the_end(story, names):
 
 def test_clock_that_was_set_back_gives_no_negative_duration(story, names):
     records = [one.model_copy(update={"at": one.at - 50.0 * (one.seq > 20)}) for one in story("promotion").records]
-    summary = summarise(fold(records), records, names=names)
+    summary = summarise(fold(records), records, names=names, cost=None)
     assert min(one.seconds for one in summary.timeline) >= 0.0
     assert min(one.seconds for one in summary.stages) >= 0.0
 
