@@ -2,7 +2,7 @@ VENV ?= .venv
 PYTHON ?= python3
 BIN := $(VENV)/bin
 
-.PHONY: demo test check lint bench clean
+.PHONY: demo test check lint bench bench-decisions clean
 
 demo: $(VENV)/.local-installed  ## Promote a good release, then watch a slow one roll itself back.
 	$(BIN)/python examples/local/demo.py
@@ -21,7 +21,12 @@ lint: $(VENV)/.dev-installed
 bench: $(VENV)/.dev-installed  ## Print the figures that the documents cite.
 	$(BIN)/python benchmarks/start_up.py
 	$(BIN)/python benchmarks/driver.py
+	$(BIN)/python -m benchmarks.load
 	$(BIN)/python benchmarks/controller.py
+	$(BIN)/python benchmarks/drift.py
+
+bench-decisions: $(VENV)/.dev-installed  ## Simulate thousands of verdicts and write docs/decisions.md; fails where a figure is missed.
+	$(BIN)/python benchmarks/decisions/simulate.py --write docs/decisions.md
 
 $(VENV)/.local-installed: pyproject.toml
 	$(PYTHON) -m venv $(VENV)

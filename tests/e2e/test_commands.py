@@ -5,7 +5,7 @@ import os
 import signal
 
 import pytest
-from e2e_stack import wait_until
+from e2e_stack import kill, wait_until
 
 from rollout.control.standing import standing
 from rollout.evidence.baselines import BaselineStore
@@ -134,15 +134,23 @@ def test_rollback_stay_restores_a_dead_incumbent(stack):
 
 
 def test_verify_passes_what_was_promoted_and_finds_what_drifted(stack):
+    stack.policy["standby_s"] = 600.0
     # Today's machine may be busier than the one that made the baseline: only a gross drift is this test's business.
     stack.policy["latency"] |= {"p50_ratio_max": 3.0}
-    stack.policy["drift"] = {"requests": 60}
+    stack.policy["drift"] |= {"requests": 60}
     stack.bootstrap()
     assert stack.run("promote", stack.release("good")).code == 0
     weights = stack.weights()
     ran = stack.run("verify", "--output", "json")
     assert ran.code == 0, (ran.out, ran.err)
     slow_down(stack)
+    # The earlier stack still stands, and is as far from that baseline: it is the environment.
+    ran = stack.run("verify", "--output", "json")
+    assert ran.code == 0, (ran.out, ran.err)
+    assert "drift_of_the_environment" in json.dumps(ran.data)
+    for one in stack.processes():
+        if one.environ()["ROLLOUT_SLOT_DIR"].endswith("blue"):
+            kill(one)
     ran = stack.run("verify", "--output", "json")
     assert ran.code == 3, (ran.out, ran.err)
     assert "latency_drifted" in json.dumps(ran.data["reasons"])
