@@ -36,6 +36,7 @@ from rollout.model.journal import (
     SnapshotsRead,
     TrafficShifted,
     WarmedUp,
+    WindowsMeasured,
 )
 
 EXAMPLES = Path(__file__).resolve().parent.parent / "examples" / "local"
@@ -159,11 +160,9 @@ def split(records: tuple[Record, ...]) -> Split:
     phase, deployed_at = Phase.PREFLIGHT, None
     for before, record in itertools.pairwise(records):
         gap = record.at - before.at
+        prompts += prompt_seconds(record, gap)
         match record.body:
-            case PairMeasured(pair=pair):
-                prompts += pair.incumbent.wall_s + pair.candidate.wall_s
             case WarmedUp():
-                prompts += gap
                 deployed_at = None
             case Deployed():
                 deployed_at = record.at
@@ -180,6 +179,19 @@ def split(records: tuple[Record, ...]) -> Split:
             case _:
                 pass
     return Split(wall_s=records[-1].at - records[0].at, prompts_s=prompts, waits_s=waits)
+
+
+def prompt_seconds(record: Record, gap: float) -> float:
+    """Return how much of the time since the record before was spent on requests to the servers."""
+    match record.body:
+        case PairMeasured(pair=pair):
+            return pair.incumbent.wall_s + pair.candidate.wall_s
+        case WindowsMeasured(pair=windows):
+            return windows.incumbent.seconds + windows.candidate.seconds
+        case WarmedUp():
+            return gap
+        case _:
+            return 0.0
 
 
 if __name__ == "__main__":

@@ -23,7 +23,7 @@ from rollout.model.release import Release
 from rollout.model.roles import all_on
 from rollout.report.as_json import plain
 from rollout.report.calibration import Costed, calibration_json, expectations, warnings
-from rollout.stats.forecast import Question, ShapeNoise, calibration_of, noise_by_shape
+from rollout.stats.forecast import EFFECTS, Question, ShapeNoise, calibration_of, noise_by_shape
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -106,7 +106,13 @@ def forecast(stack: LoadedStack, policy: Policy, prompts: PromptSet, release: Re
 
 
 def costed(
-    baseline: Baseline, policy: Policy, prompts: PromptSet, *, replicas: int, p50_ratios_max: Sequence[float] = ()
+    baseline: Baseline,
+    policy: Policy,
+    prompts: PromptSet,
+    *,
+    replicas: int,
+    p50_ratios_max: Sequence[float] = (),
+    effects: Sequence[float] = EFFECTS,
 ) -> Costed:
     """Forecast verdicts from the A/A history that a baseline holds.
 
@@ -116,6 +122,7 @@ def costed(
         prompts: The set that the history was measured with.
         replicas: Instances of the candidate.
         p50_ratios_max: Margins of the median to try beside the policy's.
+        effects: How slow candidates may turn out; the first must be 1.
 
     Raises:
         EvidenceError: The history is too short (it says how many pairs are missing) or unfit for this policy.
@@ -137,6 +144,7 @@ def costed(
                 budget=gate.pairs_max,
             ),
             p50_ratios_max=p50_ratios_max,
+            effects=effects,
             shapes=_shapes(baseline, policy, prompts),
         ),
         request_s=float(np.mean(answered)) if answered else unmeasured,

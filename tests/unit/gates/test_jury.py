@@ -125,6 +125,13 @@ def test_same_pairs_give_the_same_verdicts_bit_for_bit(seat, pair, seed):
 
 
 @pytest.mark.parametrize("seed", range(6))
+def test_order_inside_a_pair_does_not_matter(seat, pair, seed):
+    given, turned = seat(), seat()
+    for one in mixed(pair, 80, seed):
+        assert given.hear(one) == turned.hear(one.model_copy(update={"first": one.first.other}))
+
+
+@pytest.mark.parametrize("seed", range(6))
 def test_verdict_read_back_from_json_is_the_verdict_that_was_given(seat, pair, seed):
     jury = seat()
     for one in mixed(pair, 40, seed):

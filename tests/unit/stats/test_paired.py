@@ -57,6 +57,32 @@ def test_a_unit_that_is_no_power_of_two_changes_evidence_by_rounding_only():
     assert scaled.e_rollback == pytest.approx(plain.e_rollback, rel=1e-11)
 
 
+@given(factor=st.sampled_from([0.9, 1.0, 1.3, 4.0]), seed=st.integers(0, 99), cut=st.integers(0, 200), more=pairs)
+@settings(max_examples=60, deadline=None)
+def test_verdict_on_a_prefix_stands_whatever_comes_after_it(factor, seed, cut, more):
+    blue, green = noisy(factor, 200, seed=seed, cv=0.05)
+    blue, green = blue[:cut], green[:cut]
+    prefix = judge_pairs(blue, green, aa_ratio=AA, profile="standard")
+    later_blue, later_green = np.append(blue, [b for b, _ in more]), np.append(green, [g for _, g in more])
+    whole = judge_pairs(later_blue, later_green, aa_ratio=AA, profile="standard")
+    if prefix.outcome is Outcome.INCONCLUSIVE:
+        assert whole.pairs_used >= prefix.pairs_used
+        for before, after in zip(prefix.gates, whole.gates, strict=True):
+            assert after.e_promote_max >= before.e_promote_max
+    else:
+        assert whole == prefix
+
+
+@given(factor=st.sampled_from([0.7, 1.0]), cut=st.integers(0, 80), failed=st.lists(st.booleans(), max_size=400))
+@settings(max_examples=60, deadline=None)
+def test_more_of_missing_data_is_never_a_pass(factor, cut, failed):
+    blue, green = noisy(factor, cut, cv=0.05)
+    before = judge_pairs(blue, green, aa_ratio=AA, profile="standard")
+    lost = np.append(blue, [1.0 if alone else math.inf for alone in failed]), np.append(green, [math.inf] * len(failed))
+    after = judge_pairs(*lost, aa_ratio=AA, profile="standard", budget=500)
+    assert after.outcome is not Outcome.PASS or after == before
+
+
 @given(drawn=pairs)
 @settings(max_examples=60, deadline=None)
 def test_green_stopped_at_the_stop_ratio_gives_the_verdict_of_green_timed_to_the_end(drawn):
