@@ -172,6 +172,11 @@ class Stack:
         assert ran.code == 0, ran.err
         return ran.data
 
+    def instances(self, slot: str) -> list[dict]:
+        """What stands in a slot, less its memory, which a server that nobody touches changes by itself."""
+        found = self.status()["slots"][slot]["instances"]
+        return [{key: value for key, value in one.items() if key != "memory_bytes"} for one in found]
+
     def weights(self) -> dict[str, int]:
         return self.status()["router"]["weights"]
 

@@ -41,14 +41,14 @@ def faulty(stack, mode):
 def test_faulty_candidate_is_rolled_back_with_its_reason_and_blue_is_untouched(stack, mode, reason):
     stack.policy["deadlines"] |= {"request_s": 2.0, "ready_s": 4.0}
     stack.bootstrap()
-    before = stack.status()["slots"]["blue"]
+    before = stack.instances("blue")
     with Users(stack.router, pictures=False) as users:
         ran = stack.run("promote", faulty(stack, mode), "--output", "json")
     assert ran.code == 3, (ran.out, ran.err)
     assert reason in json.dumps(ran.data["reasons"]) or reason in json.dumps(ran.data), ran.data["reasons"]
     assert users.failures == []
     assert {color for _, color, _ in users.answers} == {"blue"}
-    assert stack.status()["slots"]["blue"] == before
+    assert stack.instances("blue") == before
     assert stack.weights() == {"blue": 100, "green": 0}
 
 

@@ -66,11 +66,11 @@ def test_rollback_after_promotion_returns_to_the_standby_at_once(stack):
     stack.policy["standby_s"] = 600.0
     stack.bootstrap()
     assert stack.run("promote", stack.release("good")).code == 0
-    before = stack.status()["slots"]["blue"]["instances"]
+    before = stack.instances("blue")
     ran = stack.run("rollback", "--output", "json")
     assert ran.code == 0, ran.err
     assert stack.weights() == {"blue": 100, "green": 0}
-    assert stack.status()["slots"]["blue"]["instances"] == before
+    assert stack.instances("blue") == before
     assert stack.status()["serving"]["release"] == "blue"
 
 
