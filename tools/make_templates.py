@@ -19,22 +19,16 @@ from typing import Any
 import numpy as np
 import onnx
 import torch
-from diffusers import AutoencoderKL, UNet2DConditionModel
 from onnx import numpy_helper
-from transformers import CLIPTextConfig, CLIPTextModel
 
+from rollout.serving.engines.interface import LATENT_CHANNELS
+from rollout.serving.engines.torch_networks import TEXT_WIDTH, TOKENS, NoisePredictor, PictureDecoder, TextEncoder
+from rollout.serving.template import TEMPLATE_SCHEMA, WEIGHTS_LOCATION
 from rollout.serving.weights import TensorSpec, aligned, generate_weights
 
-MANIFEST_SCHEMA = "rollout.model-template/v1"
 WEIGHTS_SEED = 20240711
 TORCH_SEED = 7
 OPSET = 18
-WEIGHTS_LOCATION = "weights.bin"
-VOCABULARY = 514
-TOKENS = 77
-TEXT_WIDTH = 64
-LATENT_CHANNELS = 4
-VAE_SCALING_FACTOR = 0.18215
 
 # Random weights follow the text too weakly and draw too grey: these factors make prompts differ and the picture's
 # contrast that of a photograph. They are applied to the std of the real initialisation.
@@ -46,77 +40,6 @@ STD_FACTORS: tuple[tuple[str, str, float], ...] = (
     ("unet", "attn2.to_v", 2.0),
     ("unet", "attn2.to_out", 3.0),
 )
-
-
-class TextEncoder(torch.nn.Module):
-    """Token ids, shape (b, 77), to hidden states, shape (b, 77, TEXT_WIDTH)."""
-
-    def __init__(self) -> None:
-        """Build the CLIP text model."""
-        super().__init__()
-        self.clip = CLIPTextModel(
-            CLIPTextConfig(
-                vocab_size=VOCABULARY,
-                hidden_size=TEXT_WIDTH,
-                intermediate_size=2 * TEXT_WIDTH,
-                num_hidden_layers=2,
-                num_attention_heads=4,
-                max_position_embeddings=TOKENS,
-                projection_dim=TEXT_WIDTH,
-                bos_token_id=VOCABULARY - 2,
-                eos_token_id=VOCABULARY - 1,
-                pad_token_id=VOCABULARY - 1,
-            ),
-        )
-
-    def forward(self, input_ids: torch.Tensor) -> torch.Tensor:
-        """Encode."""
-        return self.clip(input_ids, return_dict=True).last_hidden_state
-
-
-class NoisePredictor(torch.nn.Module):
-    """Latents (b, 4, h, w), timestep (b,) and text states (b, 77, TEXT_WIDTH) to the predicted noise (b, 4, h, w)."""
-
-    def __init__(self) -> None:
-        """Build the conditional UNet."""
-        super().__init__()
-        self.unet = UNet2DConditionModel(
-            sample_size=16,
-            in_channels=LATENT_CHANNELS,
-            out_channels=LATENT_CHANNELS,
-            layers_per_block=1,
-            block_out_channels=(32, 64),
-            down_block_types=("CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
-            up_block_types=("CrossAttnUpBlock2D", "CrossAttnUpBlock2D"),
-            cross_attention_dim=TEXT_WIDTH,
-            attention_head_dim=4,
-            norm_num_groups=8,
-        )
-
-    def forward(self, sample: torch.Tensor, timestep: torch.Tensor, text_states: torch.Tensor) -> torch.Tensor:
-        """Predict."""
-        return self.unet(sample, timestep, text_states, return_dict=False)[0]
-
-
-class PictureDecoder(torch.nn.Module):
-    """Latents (b, 4, h, w) to a picture (b, 3, 8h, 8w) around [-1, 1]."""
-
-    def __init__(self) -> None:
-        """Build the variational autoencoder."""
-        super().__init__()
-        self.vae = AutoencoderKL(
-            down_block_types=("DownEncoderBlock2D",) * 4,
-            up_block_types=("UpDecoderBlock2D",) * 4,
-            block_out_channels=(8, 16, 32, 32),
-            layers_per_block=1,
-            latent_channels=LATENT_CHANNELS,
-            norm_num_groups=8,
-            sample_size=128,
-        )
-
-    def forward(self, latents: torch.Tensor) -> torch.Tensor:
-        """Decode."""
-        return self.vae.decode(latents / VAE_SCALING_FACTOR, return_dict=False)[0]
 
 
 def export_part(
@@ -168,12 +91,13 @@ def strip_weights(part: str, graph: onnx.ModelProto, module: torch.nn.Module, *,
     return specs
 
 
-def _parameter_digests(module: torch.nn.Module) -> Iterable[tuple[str, str]]:
+def _parameter_digests(module: torch.nn.Module) -> Iterable[tuple[str, tuple[str, bool]]]:
+    """Yield digest, name, and whether it is the transpose that has the digest."""
     for name, parameter in module.named_parameters():
         values = parameter.detach().numpy()
-        yield _digest(values), name
+        yield _digest(values), (name, False)
         if values.ndim == 2:  # noqa: PLR2004 - the exporter transposes matrices
-            yield _digest(np.ascontiguousarray(values.T)), name
+            yield _digest(np.ascontiguousarray(values.T)), (name, True)
 
 
 def _digest(values: np.ndarray[Any, Any]) -> str:
@@ -183,14 +107,15 @@ def _digest(values: np.ndarray[Any, Any]) -> str:
 def _tensor_spec(
     part: str,
     tensor: str,
-    parameter: str,
+    parameter: tuple[str, bool],
     values: np.ndarray[Any, Any],
     *,
     offset: int,
 ) -> TensorSpec:
+    name, transposed = parameter
     std = float(values.std())
     for factor_part, fragment, factor in STD_FACTORS:
-        if factor_part == part and fragment in parameter:
+        if factor_part == part and fragment in name:
             std *= factor
     constant = bool((values == values.flat[0]).all())
     return TensorSpec(
@@ -199,6 +124,8 @@ def _tensor_spec(
         offset=offset,
         mean=float(values.flat[0]) if constant else 0.0,
         std=0.0 if constant else float(f"{std:.4g}"),
+        parameter="" if constant else name,
+        transposed=transposed and not constant,
     )
 
 
@@ -264,11 +191,11 @@ def write_templates(out: Path, *, specs: list[TensorSpec], graphs: dict[str, byt
     """Write the manifest and the graphs, gzipped without names or times, so that equal content is equal bytes."""
     weights = generate_weights(specs, seed=WEIGHTS_SEED)
     manifest = {
-        "schema": MANIFEST_SCHEMA,
+        "schema": TEMPLATE_SCHEMA,
         "seed": WEIGHTS_SEED,
         "weights_digest": "sha256:" + hashlib.sha256(weights).hexdigest(),
         "graph_digests": {part: "sha256:" + hashlib.sha256(graph).hexdigest() for part, graph in graphs.items()},
-        "tensors": [[s.name, list(s.shape), s.offset, s.mean, s.std] for s in specs],
+        "tensors": [[s.name, list(s.shape), s.offset, s.mean, s.std, s.parameter, s.transposed] for s in specs],
     }
     out.mkdir(parents=True, exist_ok=True)
     contents = {f"{part}.onnx.gz": graph for part, graph in graphs.items()}

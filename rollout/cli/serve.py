@@ -32,6 +32,27 @@ _ON_OFF = click.Choice(["on", "off"])
     help="Folder for model files made on first use.  [default: $XDG_CACHE_HOME/rollout or ~/.cache/rollout]",
 )
 @click.option(
+    "--engine",
+    type=click.Choice(["ort", "diffusers"]),
+    default="ort",
+    show_default=True,
+    help="Runtime: ONNX Runtime, or torch with diffusers (pip install 'rollout[diffusers]').",
+)
+@click.option(
+    "--device",
+    type=click.Choice(["cpu", "cuda"]),
+    default="cpu",
+    show_default=True,
+    help="Where diffusers computes; there is no fallback.",
+)
+@click.option(
+    "--attention",
+    type=click.Choice(["sdpa", "eager", "sliced"]),
+    default="sdpa",
+    show_default=True,
+    help="How diffusers computes attention: fused, in steps, or one head at a time.",
+)
+@click.option(
     "--graph-optimization",
     type=click.Choice(["all", "extended", "basic", "disabled"]),
     default="all",
@@ -64,10 +85,10 @@ _ON_OFF = click.Choice(["on", "off"])
 )
 @click.option(
     "--precision",
-    type=click.Choice(["fp32", "int8"]),
+    type=click.Choice(["fp32", "fp16", "int8"]),
     default="fp32",
     show_default=True,
-    help="Arithmetic of the UNet; int8 needs the onnx package.",
+    help="Arithmetic of the UNet; int8 is ort's and needs the onnx package, fp16 is diffusers'.",
 )
 @click.option(
     "--prediction",
@@ -75,6 +96,13 @@ _ON_OFF = click.Choice(["on", "off"])
     default="epsilon",
     show_default=True,
     help="What the scheduler takes the UNet's output for; the shipped model predicts epsilon.",
+)
+@click.option(
+    "--side-max",
+    type=click.IntRange(64, 2048),
+    default=256,
+    show_default=True,
+    help="Largest side of a picture in pixels; memory grows with its fourth power.",
 )
 @click.option(
     "--queue-limit",
@@ -96,6 +124,9 @@ def serve(
     port: int,
     pod_uid: str | None,
     cache: Path | None,
+    engine: str,
+    device: str,
+    attention: str,
     graph_optimization: str,
     arena: str,
     guidance: str,
@@ -105,6 +136,7 @@ def serve(
     session: str,
     precision: str,
     prediction: str,
+    side_max: int,
     queue_limit: int,
     self_test_limit: float,
 ) -> None:
@@ -124,6 +156,9 @@ def serve(
         port=port,
         pod_uid=pod_uid or str(uuid.uuid4()),
         cache=cache or _default_cache(),
+        engine=choices.EngineKind(engine),
+        device=choices.Device(device),
+        attention=choices.Attention(attention),
         graph_optimization=choices.GraphOptimization(graph_optimization),
         arena=arena == "on",
         guidance=choices.GuidanceMode(guidance),
@@ -133,9 +168,13 @@ def serve(
         session=choices.SessionLifetime(session),
         precision=choices.Precision(precision),
         prediction=choices.Prediction(prediction),
+        side_max=side_max,
         queue_limit=queue_limit,
         self_test_limit_s=self_test_limit,
     )
+    wrong = choices.misfits(made)
+    if wrong:
+        raise click.UsageError(f"engine {engine} does not know {', '.join(wrong)}")
     sys.exit(run_server(made))
 
 

@@ -34,6 +34,7 @@ from rollout.model.wire import (
     PATH_READY,
     SERVER_TIMING,
 )
+from rollout.serving.engines.interface import Engine
 from rollout.serving.failures import (
     AdmissionError,
     NonFiniteError,
@@ -45,7 +46,6 @@ from rollout.serving.image_request import BadRequestError, error_body, parse_ima
 from rollout.serving.metrics import METRICS_CONTENT_TYPE, ServerMetrics
 from rollout.serving.pipeline import PictureRequest, draw
 from rollout.serving.readiness import NotReady, Readiness, Ready
-from rollout.serving.sessions import LoadedModel
 from rollout.serving.work_queue import Ticket, WorkQueue
 
 logger = logging.getLogger(__name__)
@@ -66,8 +66,9 @@ class Answer:
 class ImageServer:
     """The endpoints over one readiness, one queue and one set of metrics."""
 
-    def __init__(self, *, readiness: Readiness, queue: WorkQueue) -> None:
+    def __init__(self, *, readiness: Readiness, queue: WorkQueue, side_max: int) -> None:
         self._readiness = readiness
+        self._side_max = side_max
         self._queue = queue
         self.metrics = ServerMetrics(
             queue_depth=lambda: queue.depth,
@@ -110,7 +111,7 @@ class ImageServer:
         try:
             body = await _read_body(request)
             started = perf_counter()
-            wanted = parse_image_request(body)
+            wanted = parse_image_request(body, side_max=self._side_max)
         except ClientDisconnect:
             return Response(status_code=CLIENT_GONE)
         except BadRequestError as error:
@@ -119,14 +120,14 @@ class ImageServer:
         match self._readiness.state:
             case NotReady(reason=reason):
                 return _busy(503, f"the server is not ready: {reason}", code="not_ready")
-            case Ready(model=model):
-                return await self._draw(request, model, wanted, started=started)
+            case Ready(engine=engine):
+                return await self._draw(request, engine, wanted, started=started)
             case _ as unknown:
                 assert_never(unknown)
 
-    async def _draw(self, request: Request, model: LoadedModel, wanted: PictureRequest, *, started: float) -> Response:
+    async def _draw(self, request: Request, engine: Engine, wanted: PictureRequest, *, started: float) -> Response:
         def work(cancelled: threading.Event) -> Answer:
-            return _answer(model, wanted, started=started, cancelled=cancelled)
+            return _answer(engine, wanted, started=started, cancelled=cancelled)
 
         try:
             ticket = self._queue.submit(work)
@@ -199,10 +200,10 @@ def build_app(server: ImageServer, *, readiness: Readiness, pod_uid: str, lifesp
     return IdentityHeaders(app, pod_uid=pod_uid, readiness=readiness)
 
 
-def _answer(model: LoadedModel, wanted: PictureRequest, *, started: float, cancelled: threading.Event) -> Answer:
+def _answer(engine: Engine, wanted: PictureRequest, *, started: float, cancelled: threading.Event) -> Answer:
     """Draw and encode in the worker thread, so that the event loop stays free."""
     queue_ms = (perf_counter() - started) * 1e3
-    drawing = draw(model, wanted, cancelled=cancelled)
+    drawing = draw(engine, wanted, cancelled=cancelled)
     encode_started = perf_counter()
     body = canonical_bytes(
         {

@@ -12,7 +12,6 @@ from rollout.serving.pipeline import PictureRequest
 SIDE_MULTIPLE = 16
 """The VAE scales by 8 and the UNet halves the latents once."""
 SIDE_MIN = 64
-SIDE_MAX = 256
 STEPS_MAX = 150
 COUNT_MAX = 8
 PROMPT_CHARACTERS_MAX = 4000
@@ -45,8 +44,12 @@ class ImageRequestBody(BaseModel):
     num_inference_steps: Annotated[int, Field(ge=1, le=STEPS_MAX)] | None = None
 
 
-def parse_image_request(body: bytes) -> PictureRequest:
+def parse_image_request(body: bytes, *, side_max: int) -> PictureRequest:
     """Read and check a request body; absent fields get 128x128, 8 steps, one picture and a random seed.
+
+    Args:
+        body: As it came.
+        side_max: Largest side of a picture that this release draws, in pixels.
 
     Raises:
         BadRequestError: The body is no JSON object of this API; the message names the field and the allowed values.
@@ -55,7 +58,7 @@ def parse_image_request(body: bytes) -> PictureRequest:
         parsed = ImageRequestBody.model_validate_json(body)
     except ValidationError as error:
         raise _bad_request(error) from error
-    width, height = _parse_size(parsed.size or "128x128")
+    width, height = _parse_size(parsed.size or "128x128", side_max=side_max)
     return PictureRequest(
         prompt=parsed.prompt,
         seed=secrets.randbelow(2**32) if parsed.seed is None else parsed.seed,
@@ -82,12 +85,12 @@ def _bad_request(error: ValidationError) -> BadRequestError:
     return BadRequestError(where + first["msg"], param=param, code=code)
 
 
-def _parse_size(size: str) -> tuple[int, int]:
+def _parse_size(size: str, *, side_max: int) -> tuple[int, int]:
     matched = re.fullmatch(r"([0-9]{1,4})x([0-9]{1,4})", size)
     sides = [int(side) for side in matched.groups()] if matched else []
-    if not sides or any(side % SIDE_MULTIPLE or not SIDE_MIN <= side <= SIDE_MAX for side in sides):
+    if not sides or any(side % SIDE_MULTIPLE or not SIDE_MIN <= side <= side_max for side in sides):
         raise BadRequestError(
-            f'size: must be "WxH", each side a multiple of {SIDE_MULTIPLE} from {SIDE_MIN} to {SIDE_MAX}',
+            f'size: must be "WxH", each side a multiple of {SIDE_MULTIPLE} from {SIDE_MIN} to {side_max}',
             param="size",
         )
     return sides[0], sides[1]

@@ -1,8 +1,33 @@
 """The release options of the reference server: what one release may do differently from the next."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from enum import StrEnum
 from pathlib import Path
+
+DEVELOPMENT_PROFILE = "development-cpu"
+GPU_PROFILE = "gpu"
+
+
+class EngineKind(StrEnum):
+    """The runtime that draws."""
+
+    ORT = "ort"
+    DIFFUSERS = "diffusers"
+
+
+class Device(StrEnum):
+    """Where the networks compute."""
+
+    CPU = "cpu"
+    CUDA = "cuda"
+
+
+class Attention(StrEnum):
+    """How diffusers computes attention: in one fused kernel, in steps, or in slices of one head."""
+
+    SDPA = "sdpa"
+    EAGER = "eager"
+    SLICED = "sliced"
 
 
 class GraphOptimization(StrEnum):
@@ -39,6 +64,7 @@ class Precision(StrEnum):
     """Arithmetic of the UNet."""
 
     FP32 = "fp32"
+    FP16 = "fp16"
     INT8 = "int8"
 
 
@@ -53,14 +79,18 @@ class Prediction(StrEnum):
 class ServeOptions:
     """Everything that decides how a server process behaves; the defaults are the good release.
 
-    `port` is a TCP port, `queue_limit` the number of requests that may wait beside the one computed,
-    `self_test_limit_s` the longest one warm self-test picture may take before the server refuses to become ready.
+    `port` is a TCP port, `side_max` the largest side of a picture in pixels, `queue_limit` the number of requests that
+    may wait beside the one computed, `self_test_limit_s` the longest one warm self-test picture may take before the
+    server refuses to become ready.
     """
 
     port: int
     pod_uid: str
     cache: Path
     host: str = "127.0.0.1"
+    engine: EngineKind = EngineKind.ORT
+    device: Device = Device.CPU
+    attention: Attention = Attention.SDPA
     graph_optimization: GraphOptimization = GraphOptimization.ALL
     arena: bool = True
     guidance: GuidanceMode = GuidanceMode.BATCHED
@@ -70,5 +100,27 @@ class ServeOptions:
     session: SessionLifetime = SessionLifetime.SHARED
     precision: Precision = Precision.FP32
     prediction: Prediction = Prediction.EPSILON
+    side_max: int = 256
     queue_limit: int = 64
     self_test_limit_s: float = 30.0
+
+
+ENGINE_OPTIONS: dict[EngineKind, frozenset[str]] = {
+    EngineKind.ORT: frozenset({"graph_optimization", "arena", "spinning", "execution", "session"}),
+    EngineKind.DIFFUSERS: frozenset({"device", "attention"}),
+}
+"""Options that one engine alone knows."""
+
+ENGINE_PRECISIONS: dict[EngineKind, frozenset[Precision]] = {
+    EngineKind.ORT: frozenset({Precision.FP32, Precision.INT8}),
+    EngineKind.DIFFUSERS: frozenset({Precision.FP32, Precision.FP16}),
+}
+
+
+def misfits(options: ServeOptions) -> list[str]:
+    """Name the options that the chosen engine would ignore, by their flags; a release must not promise what is not."""
+    foreign = frozenset[str]().union(*(known for engine, known in ENGINE_OPTIONS.items() if engine != options.engine))
+    changed = [one.name for one in fields(options) if one.name in foreign and getattr(options, one.name) != one.default]
+    wrong = [f"--{name.replace('_', '-')}" for name in sorted(changed)]
+    known = options.precision in ENGINE_PRECISIONS[options.engine]
+    return wrong if known else [*wrong, f"--precision {options.precision}"]

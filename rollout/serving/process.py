@@ -15,10 +15,10 @@ from starlette.applications import Starlette
 from rollout.errors import ConfigError, RolloutError
 from rollout.serving.app import ImageServer, build_app
 from rollout.serving.collectors import collect_snapshot, with_self_test
+from rollout.serving.engines.table import load_engine
 from rollout.serving.options import ServeOptions
 from rollout.serving.readiness import Readiness
 from rollout.serving.self_test import run_self_test
-from rollout.serving.sessions import POLICY_PROFILE, REQUESTED_PROVIDERS, load_model
 from rollout.serving.work_queue import WorkQueue
 
 EXIT_REFUSED = os.EX_CONFIG
@@ -44,7 +44,7 @@ def run_server(options: ServeOptions) -> int:
         return EXIT_REFUSED
     readiness = Readiness()
     queue = WorkQueue(limit=options.queue_limit)
-    server = ImageServer(readiness=readiness, queue=queue)
+    server = ImageServer(readiness=readiness, queue=queue, side_max=options.side_max)
     refusals: list[RolloutError] = []
 
     @asynccontextmanager
@@ -98,14 +98,14 @@ def _become_ready(
 ) -> None:
     """Load, collect, test; runs in the work queue's thread, before every request."""
     started = perf_counter()
-    model = load_model(options)
-    snapshot = collect_snapshot(model, load_s=perf_counter() - started)
+    engine = load_engine(options)
+    snapshot = collect_snapshot(engine, load_s=perf_counter() - started)
     readiness.collected(snapshot)
-    server.metrics.set_provider(provider=REQUESTED_PROVIDERS[0], profile=POLICY_PROFILE)
+    server.metrics.set_provider(provider=engine.provider, profile=engine.profile)
     if stopped.is_set():
         return
-    latency_s = run_self_test(model, limit_s=options.self_test_limit_s)
-    readiness.pass_self_test(model, with_self_test(snapshot, latency_s=latency_s))
+    latency_s = run_self_test(engine, limit_s=options.self_test_limit_s)
+    readiness.pass_self_test(engine, with_self_test(snapshot, latency_s=latency_s))
 
 
 async def _watch(loading: asyncio.Future[None], *, refuse: Callable[[RolloutError], None]) -> None:

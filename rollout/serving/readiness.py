@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import assert_never
 
 from rollout.model.snapshot import CapabilitySnapshot
-from rollout.serving.sessions import LoadedModel
+from rollout.serving.engines.interface import Engine
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -20,7 +20,7 @@ class NotReady:
 class Ready:
     """The snapshot was collected and the warm self-test passed."""
 
-    model: LoadedModel
+    engine: Engine
     snapshot: CapabilitySnapshot
     digest: str
     """The snapshot's digest, computed once: every answer carries it."""
@@ -57,9 +57,9 @@ class Readiness:
         """The model is loaded; the self-test is still to pass."""
         self._set(NotReady(reason="the warm self-test is running", snapshot=snapshot))
 
-    def pass_self_test(self, model: LoadedModel, snapshot: CapabilitySnapshot) -> None:
+    def pass_self_test(self, engine: Engine, snapshot: CapabilitySnapshot) -> None:
         """Everything is proven: take traffic."""
-        self._set(Ready(model=model, snapshot=snapshot, digest=snapshot.digest))
+        self._set(Ready(engine=engine, snapshot=snapshot, digest=snapshot.digest))
 
     def lose(self, reason: str) -> None:
         """The stack no longer is what was proven, or never was."""

@@ -1,7 +1,7 @@
 """The Euler discrete scheduler in numpy."""
 
 from dataclasses import dataclass
-from typing import assert_never
+from typing import Any, TypeVar, assert_never
 
 import numpy as np
 from numpy.typing import NDArray
@@ -9,6 +9,9 @@ from numpy.typing import NDArray
 from rollout.serving.options import Prediction
 
 SCHEDULER_NAME = "euler-discrete"
+
+Latents = TypeVar("Latents", bound=Any)
+"""A numpy array or a torch tensor of 32-bit floats: both know the same arithmetic."""
 
 _TRAIN_STEPS = 1000
 _BETA_START = 0.00085
@@ -26,24 +29,24 @@ class EulerSchedule:
     sigmas: NDArray[np.float32]
     prediction: Prediction
 
-    def initial_latents(self, noise: NDArray[np.float32]) -> NDArray[np.float32]:
+    def initial_latents(self, noise: Latents) -> Latents:
         """Scale unit noise to the first noise level."""
-        latents: NDArray[np.float32] = noise * self.sigmas[0]
+        latents: Latents = noise * self.sigmas[0]
         return latents
 
-    def model_input(self, latents: NDArray[np.float32], *, step: int) -> NDArray[np.float32]:
+    def model_input(self, latents: Latents, *, step: int) -> Latents:
         """Scale latents to the unit variance that the UNet was trained on."""
         scale = np.float32(1) / np.sqrt(self.sigmas[step] ** 2 + np.float32(1))
-        scaled: NDArray[np.float32] = latents * scale
+        scaled: Latents = latents * scale
         return scaled
 
     def advance(
         self,
-        latents: NDArray[np.float32],
-        output: NDArray[np.float32],
+        latents: Latents,
+        output: Latents,
         *,
         step: int,
-    ) -> NDArray[np.float32]:
+    ) -> Latents:
         """Take one Euler step.
 
         Args:
@@ -64,7 +67,7 @@ class EulerSchedule:
             case _ as unknown:
                 assert_never(unknown)
         derivative = (latents - clean) / sigma
-        advanced: NDArray[np.float32] = latents + derivative * (sigma_next - sigma)
+        advanced: Latents = latents + derivative * (sigma_next - sigma)
         return advanced
 
 

@@ -8,9 +8,9 @@ import numpy as np
 from PIL import Image
 
 from rollout.errors import PlatformError
+from rollout.serving.engines.interface import Engine
 from rollout.serving.failures import AdmissionError
 from rollout.serving.pipeline import PictureRequest, draw
-from rollout.serving.sessions import LoadedModel
 
 SELF_TEST_REQUEST = PictureRequest(prompt="a lighthouse at dusk", seed=1, steps=4, width=128, height=128)
 
@@ -18,11 +18,11 @@ SELF_TEST_REQUEST = PictureRequest(prompt="a lighthouse at dusk", seed=1, steps=
 _CONTRAST_MIN = 4.0
 
 
-def run_self_test(model: LoadedModel, *, limit_s: float) -> float:
+def run_self_test(engine: Engine, *, limit_s: float) -> float:
     """Draw one picture twice: the first warms up, the second is timed and must be the same.
 
     Args:
-        model: A loaded model.
+        engine: Loaded.
         limit_s: Longest time that the warm picture may take, in seconds.
 
     Returns:
@@ -33,9 +33,9 @@ def run_self_test(model: LoadedModel, *, limit_s: float) -> float:
     """
     never = threading.Event()
     try:
-        first = draw(model, SELF_TEST_REQUEST, cancelled=never)
+        first = draw(engine, SELF_TEST_REQUEST, cancelled=never)
         started = perf_counter()
-        second = draw(model, SELF_TEST_REQUEST, cancelled=never)
+        second = draw(engine, SELF_TEST_REQUEST, cancelled=never)
         latency_s = perf_counter() - started
     except PlatformError as error:
         raise AdmissionError(f"the self-test failed: {error}") from error

@@ -12,7 +12,7 @@ from rollout.errors import ConfigError
 from rollout.model.canonical import digest_bytes
 from rollout.serving.weights import TensorSpec
 
-TEMPLATE_SCHEMA = "rollout.model-template/v1"
+TEMPLATE_SCHEMA = "rollout.model-template/v2"
 WEIGHTS_LOCATION = "weights.bin"
 """The external data file that the graphs name."""
 
@@ -66,6 +66,14 @@ def _read(name: str) -> bytes:
     return gzip.decompress((resources.files("rollout.serving") / "templates" / name).read_bytes())
 
 
-def _tensor_spec(row: tuple[str, list[int], int, float, float]) -> TensorSpec:
-    name, shape, offset, mean, std = row
-    return TensorSpec(name=name, shape=tuple(shape), offset=offset, mean=mean, std=std)
+def _tensor_spec(row: tuple[str, list[int], int, float, float, str, bool]) -> TensorSpec:
+    name, shape, offset, mean, std, parameter, transposed = row
+    return TensorSpec(
+        name=name,
+        shape=tuple(shape),
+        offset=offset,
+        mean=mean,
+        std=std,
+        parameter=parameter,
+        transposed=transposed,
+    )

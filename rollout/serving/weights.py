@@ -24,13 +24,19 @@ _SUM_STD = math.sqrt(_HALVES_PER_WORD * ((_HALF_MAX + 1) ** 2 - 1) / 12)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TensorSpec:
-    """One float32 tensor of the weights file: normal around `mean` with `std`; constant where `std` is 0."""
+    """One float32 tensor of the weights file: normal around `mean` with `std`; constant where `std` is 0.
+
+    `parameter` is the name that torch knows it by, and `transposed` whether it lies here as the transpose; constants,
+    which many parameters share, have no name.
+    """
 
     name: str
     shape: tuple[int, ...]
     offset: int
     mean: float
     std: float
+    parameter: str = ""
+    transposed: bool = False
 
     @property
     def size_bytes(self) -> int:

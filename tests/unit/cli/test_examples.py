@@ -17,7 +17,8 @@ from rollout.cli.serve import serve
 from rollout.cli.yaml_lines import read_yaml
 from rollout.gates.latency import margins_of
 from rollout.model.policy import LatencyMeasure, OnInconclusive
-from rollout.serving.image_request import SIDE_MAX, SIDE_MIN, SIDE_MULTIPLE, STEPS_MAX
+from rollout.serving.image_request import SIDE_MIN, SIDE_MULTIPLE, STEPS_MAX
+from rollout.serving.options import ServeOptions
 from rollout.stats.margins import PROFILES
 
 ROOT = Path(__file__).parents[3]
@@ -120,10 +121,11 @@ def test_the_stack_of_the_demo_names_files_that_exist():
 
 @pytest.mark.parametrize("path", PROMPTS, ids=_name)
 def test_the_reference_server_can_draw_every_prompt(path):
+    good = ServeOptions(port=1, pod_uid="good", cache=Path())
     for prompt in load_prompts(path).prompts:
         assert prompt.steps <= STEPS_MAX
         for side in map(int, prompt.size.split("x")):
-            assert SIDE_MIN <= side <= SIDE_MAX
+            assert SIDE_MIN <= side <= good.side_max
             assert side % SIDE_MULTIPLE == 0
 
 

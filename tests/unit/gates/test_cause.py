@@ -10,8 +10,8 @@ from rollout.gates.cause import KNOWN, Effect, Seen, Signature, rank, signature_
 from rollout.gates.result import result
 from rollout.model.verdict import GateResult, Outcome, Reason, Severity, combine
 from rollout.serving.collectors import collect_snapshot
+from rollout.serving.engines.ort import load_ort
 from rollout.serving.options import ServeOptions
-from rollout.serving.sessions import load_model
 
 GRAPH = Difference(key="runtime.ort.graph_optimization", before="all", after="disabled", severity=Severity.WARN)
 SESSION = Difference(key="runtime.ort.session_lifetime", before="shared", after="per-request", severity=Severity.WARN)
@@ -154,7 +154,7 @@ def collected(tmp_path_factory):
     """Every key that the reference server can collect, on this machine or on another."""
     cache = tmp_path_factory.mktemp("cache")
     options = ServeOptions(port=1, pod_uid="p", cache=cache)
-    return set(collect_snapshot(load_model(options), load_s=0.1).fields)
+    return set(collect_snapshot(load_ort(options), load_s=0.1).fields)
 
 
 def test_every_key_of_the_table_can_be_collected_or_is_marked_as_of_another_stack(collected):

@@ -3,8 +3,8 @@ from pathlib import Path
 
 import pytest
 
+from rollout.serving.engines.ort import OrtEngine, load_ort
 from rollout.serving.options import ServeOptions
-from rollout.serving.sessions import LoadedModel, load_model
 
 
 @pytest.fixture(scope="session")
@@ -18,8 +18,8 @@ def options(cache: Path) -> ServeOptions:
 
 
 @pytest.fixture(scope="session")
-def model(options: ServeOptions) -> LoadedModel:
-    return load_model(options)
+def model(options: ServeOptions) -> OrtEngine:
+    return load_ort(options)
 
 
 @pytest.fixture

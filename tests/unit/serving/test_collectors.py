@@ -5,6 +5,7 @@ import pytest
 from rollout.model.snapshot import CapabilityStatus, parse_snapshot
 from rollout.serving import collectors
 from rollout.serving.collectors import collect_snapshot, with_self_test
+from rollout.serving.engines.ort import load_ort
 from rollout.serving.options import (
     ExecutionMode,
     GraphOptimization,
@@ -13,7 +14,6 @@ from rollout.serving.options import (
     Prediction,
     SessionLifetime,
 )
-from rollout.serving.sessions import load_model
 
 REGRESSIONS = [
     {"graph_optimization": GraphOptimization.EXTENDED},
@@ -32,7 +32,7 @@ REGRESSIONS = [
 
 
 def test_two_instances_of_one_release_have_one_digest(model, options):
-    other = load_model(dataclasses.replace(options, pod_uid="other", port=2))
+    other = load_ort(dataclasses.replace(options, pod_uid="other", port=2))
     one, two = collect_snapshot(model, load_s=0.1), collect_snapshot(other, load_s=0.2)
     assert one.digest == two.digest
     assert one.measurements != two.measurements
@@ -41,7 +41,7 @@ def test_two_instances_of_one_release_have_one_digest(model, options):
 def test_every_regression_has_a_digest_of_its_own(model, options):
     digests = {collect_snapshot(model, load_s=0).digest}
     for change in REGRESSIONS:
-        digests.add(collect_snapshot(load_model(dataclasses.replace(options, **change)), load_s=0).digest)
+        digests.add(collect_snapshot(load_ort(dataclasses.replace(options, **change)), load_s=0).digest)
     assert len(digests) == 1 + len(REGRESSIONS)
 
 

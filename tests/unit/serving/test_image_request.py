@@ -6,7 +6,7 @@ from rollout.serving.image_request import BadRequestError, parse_image_request
 
 
 def _parse(**fields):
-    return parse_image_request(json.dumps({"prompt": "a cat", **fields}).encode())
+    return parse_image_request(json.dumps({"prompt": "a cat", **fields}).encode(), side_max=256)
 
 
 def test_a_prompt_alone_is_enough():
@@ -54,13 +54,13 @@ def test_a_field_out_of_range_is_named(fields, param, code):
 @pytest.mark.parametrize("body", [b"", b"{", b'{"prompt": "\\ud800"}', b"\xff"])
 def test_a_body_that_is_no_json_is_refused(body):
     with pytest.raises(BadRequestError) as caught:
-        parse_image_request(body)
+        parse_image_request(body, side_max=256)
     assert caught.value.code == "invalid_json"
 
 
 def test_a_missing_prompt_is_named():
     with pytest.raises(BadRequestError) as caught:
-        parse_image_request(b"{}")
+        parse_image_request(b"{}", side_max=256)
     assert (caught.value.param, caught.value.code) == ("prompt", "missing_required_parameter")
 
 

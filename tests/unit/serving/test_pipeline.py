@@ -7,11 +7,12 @@ import pytest
 from PIL import Image
 
 from rollout.serving import pipeline
+from rollout.serving.engines.ort import load_ort
+from rollout.serving.engines.ort_sessions import open_session
 from rollout.serving.failures import AdmissionError, NonFiniteError, WorkCancelledError
 from rollout.serving.options import GuidanceMode, Precision, Prediction, SessionLifetime
 from rollout.serving.pipeline import PictureRequest, draw
 from rollout.serving.self_test import run_self_test
-from rollout.serving.sessions import load_model, open_session
 from rollout.serving.template import Part
 
 REQUEST = PictureRequest(prompt="a red cat", seed=3, steps=4, width=64, height=64)
@@ -27,7 +28,7 @@ def test_the_same_request_draws_the_same_bytes(model):
 
 
 def test_a_second_model_draws_the_same_bytes(model, options):
-    assert _picture(load_model(options)) == _picture(model)
+    assert _picture(load_ort(options)) == _picture(model)
 
 
 @pytest.mark.parametrize("change", [{"prompt": "a mountain lake"}, {"seed": 4}], ids=["prompt", "seed"])
@@ -75,12 +76,12 @@ def test_non_finite_weights_give_an_error_and_no_picture(model, options):
 
 
 def test_a_wrong_prediction_type_draws_a_wrong_picture(model, options, psnr):
-    wrong = load_model(dataclasses.replace(options, prediction=Prediction.V_PREDICTION))
+    wrong = load_ort(dataclasses.replace(options, prediction=Prediction.V_PREDICTION))
     assert psnr(_picture(model), _picture(wrong)) < 20
 
 
 def test_int8_draws_a_visibly_close_but_different_picture(model, options, psnr):
-    quantized = load_model(dataclasses.replace(options, precision=Precision.INT8))
+    quantized = load_ort(dataclasses.replace(options, precision=Precision.INT8))
     assert 20 < psnr(_picture(model), _picture(quantized)) < 60
 
 
@@ -90,7 +91,7 @@ def test_int8_draws_a_visibly_close_but_different_picture(model, options, psnr):
     ids=["two-calls", "per-request", "no-arena"],
 )
 def test_a_slower_release_draws_the_same_picture(model, options, psnr, change):
-    assert psnr(_picture(model), _picture(load_model(dataclasses.replace(options, **change)))) > 45
+    assert psnr(_picture(model), _picture(load_ort(dataclasses.replace(options, **change)))) > 45
 
 
 def test_a_damaged_graph_is_refused(model, options):
@@ -99,7 +100,7 @@ def test_a_damaged_graph_is_refused(model, options):
 
 
 def test_a_session_on_other_providers_is_refused(model, options, monkeypatch):
-    monkeypatch.setattr("rollout.serving.sessions.REQUESTED_PROVIDERS", ("CUDAExecutionProvider",))
+    monkeypatch.setattr("rollout.serving.engines.ort_sessions.REQUESTED_PROVIDERS", ("CUDAExecutionProvider",))
     # ONNX Runtime falls back to the CPU without an error here: the refusal is ours.
     with pytest.raises(AdmissionError, match="CPUExecutionProvider"):
         open_session(model.graphs[Part.TEXT], weights=model.weights, options=options)

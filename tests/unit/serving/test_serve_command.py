@@ -22,6 +22,9 @@ def captured(monkeypatch):
 @pytest.mark.parametrize(
     ("option", "choices"),
     [
+        ("engine", options.EngineKind),
+        ("device", options.Device),
+        ("attention", options.Attention),
         ("graph_optimization", options.GraphOptimization),
         ("guidance", options.GuidanceMode),
         ("execution", options.ExecutionMode),
@@ -63,3 +66,19 @@ def test_naming_the_command_loads_no_server():
     probe = "import sys, rollout.cli.serve; print([m for m in ('numpy','onnxruntime','uvicorn') if m in sys.modules])"
     ran = subprocess.run([sys.executable, "-c", probe], capture_output=True, text=True, check=True)
     assert ran.stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (["--engine", "diffusers", "--arena", "off"], "engine diffusers does not know --arena"),
+        (["--engine", "diffusers", "--precision", "int8"], "engine diffusers does not know --precision int8"),
+        (["--attention", "eager", "--device", "cuda"], "engine ort does not know --attention, --device"),
+        (["--precision", "fp16"], "engine ort does not know --precision fp16"),
+    ],
+)
+def test_an_option_that_the_engine_would_ignore_is_refused(captured, arguments, told):
+    result = CliRunner().invoke(serve, ["--port", "7000", *arguments])
+    assert result.exit_code == 2
+    assert told in result.output
+    assert captured == []

@@ -1,21 +1,15 @@
 """Strict inference sessions: the providers that were asked for, or none."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass, field
 from typing import Any, assert_never
 
 import onnxruntime as ort
 from onnxruntime.capi import onnxruntime_pybind11_state as ort_errors
 
 from rollout.errors import ConfigError
-from rollout.model.canonical import digest_bytes
-from rollout.serving.failures import AdmissionError, ProviderLostError
-from rollout.serving.model_cache import load_quantized_unet, load_weights
-from rollout.serving.options import ExecutionMode, GraphOptimization, Precision, ServeOptions, SessionLifetime
-from rollout.serving.template import WEIGHTS_LOCATION, Part, load_template
+from rollout.serving.failures import AdmissionError
+from rollout.serving.options import ExecutionMode, GraphOptimization, ServeOptions
+from rollout.serving.template import WEIGHTS_LOCATION
 
-POLICY_PROFILE = "development-cpu"
 REQUESTED_PROVIDERS = ("CPUExecutionProvider",)
 """The CPU development profile is the only one so far; the snapshot says so."""
 
@@ -41,70 +35,6 @@ ORT_ERRORS: tuple[type[Exception], ...] = (
     ValueError,
 )
 """What session creation and run() raise; ONNX Runtime's own errors share no base class."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class LoadedModel:
-    """Graphs and weights in memory, verified, and the sessions over them.
-
-    `shared` holds one session per part; with per-request sessions it serves the collectors only.
-    """
-
-    graphs: dict[Part, bytes] = field(repr=False)
-    graph_digests: dict[Part, str]
-    weights: bytes = field(repr=False)
-    weights_digest: str
-    options: ServeOptions
-    shared: dict[Part, ort.InferenceSession]
-
-    @contextmanager
-    def session(self, part: Part) -> Iterator[ort.InferenceSession]:
-        """Lend a session of this part, made for the occasion when the release says so.
-
-        Raises:
-            AdmissionError: A per-request session could not be made as asked for.
-            ProviderLostError: The session no longer runs on the requested providers.
-        """
-        match self.options.session:
-            case SessionLifetime.SHARED:
-                session = self.shared[part]
-            case SessionLifetime.PER_REQUEST:
-                session = open_session(self.graphs[part], weights=self.weights, options=self.options)
-            case _ as unknown:
-                assert_never(unknown)
-        yield session
-        actual = tuple(session.get_providers())
-        if actual != REQUESTED_PROVIDERS:
-            raise ProviderLostError(f"the {part} session runs on {actual}, it was admitted on {REQUESTED_PROVIDERS}")
-
-
-def load_model(options: ServeOptions) -> LoadedModel:
-    """Fetch or make the model files and open a verified session per part.
-
-    Raises:
-        ConfigError: The model files or the cache cannot be used.
-        AdmissionError: A session does not run as asked for.
-    """
-    template = load_template()
-    weights = load_weights(template, cache=options.cache)
-    graphs = dict(template.graphs)
-    graph_digests = dict(template.graph_digests)
-    match options.precision:
-        case Precision.FP32:
-            pass
-        case Precision.INT8:
-            graphs[Part.UNET] = load_quantized_unet(template, weights, cache=options.cache)
-            graph_digests[Part.UNET] = digest_bytes(graphs[Part.UNET])
-        case _ as unknown:
-            assert_never(unknown)
-    return LoadedModel(
-        graphs=graphs,
-        graph_digests=graph_digests,
-        weights=weights,
-        weights_digest=template.weights_digest,
-        options=options,
-        shared={part: open_session(graph, weights=weights, options=options) for part, graph in graphs.items()},
-    )
 
 
 def open_session(graph: bytes, *, weights: bytes, options: ServeOptions) -> ort.InferenceSession:

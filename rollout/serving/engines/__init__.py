@@ -1,0 +1,1 @@
+"""The runtimes that draw: one file per engine beside `interface.py`."""
