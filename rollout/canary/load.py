@@ -12,9 +12,11 @@ connection, where its users would have asked hundreds of times (coordinated omis
 
 import asyncio
 import itertools
+import resource
 import time
 from collections.abc import Callable, Coroutine, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
+from contextlib import contextmanager
 from typing import Any, assert_never
 
 import numpy as np
@@ -23,7 +25,7 @@ from rollout.canary.exchange import Failed, Reply
 from rollout.canary.interface import Request, ServingProtocol, Target
 from rollout.canary.load_line import Lines
 from rollout.canary.load_samples import LoadSample, window_of
-from rollout.errors import ConfigError, EvidenceError, InvariantError
+from rollout.errors import ConfigError, EvidenceError, InvariantError, UnavailableError
 from rollout.model.canonical import digest_json
 from rollout.model.load import Level, LoadWindow
 from rollout.model.policy import ArrivalPattern
@@ -86,6 +88,7 @@ class LoadDriver:
         Raises:
             InvariantError: No target.
             ConfigError: `seconds`, or the rate of a level with arrivals, is not above 0.
+            UnavailableError: This process may open no further connection, which is no fault of the server.
         """
         if not targets:
             raise InvariantError(f"no instance was given to put under load at {level.name}")
@@ -99,11 +102,23 @@ class LoadDriver:
             targets=targets,
             prompts=_cycles(prompts, batch=level.batch, rng=rng),
         )
-        if level.pattern is None:
-            window.run(window.closed_loop(level.concurrency))
-        else:
-            window.run(window.open_loop(_schedule(level.pattern, rate_per_s, seconds, rng)))
+        with _all_descriptors():
+            if level.pattern is None:
+                window.run(window.closed_loop(level.concurrency))
+            else:
+                window.run(window.open_loop(_schedule(level.pattern, rate_per_s, seconds, rng)))
         return window_of(window.samples, level=level, rate_per_s=rate_per_s, ended_s=window.ended_s, seed=seed)
+
+
+@contextmanager
+def _all_descriptors() -> Iterator[None]:
+    """Lift the soft limit of open files: arrivals at a server that stalls want a connection each."""
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (before[1], before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, before)
 
 
 def _schedule(pattern: ArrivalPattern, rate_per_s: float, seconds: float, rng: np.random.Generator) -> Array:
@@ -145,7 +160,7 @@ class _Window:
         self._lines = [Lines(one.address) for one in targets]
         self._prompts = prompts
         self._requests: dict[str, Request] = {}
-        self._completed = 0
+        self._sent = self._first_failed = 0
         self._began = 0.0
         self._task: asyncio.Task[None] | None = None
         self._stopped = False
@@ -161,6 +176,12 @@ class _Window:
             driven = thread.submit(runner.run, self._driven(load))
             try:
                 driven.result()
+            except ExceptionGroup as group:
+                # The task group has ended its other requests; one reason is enough for people.
+                ours = group.subgroup(UnavailableError)
+                if ours is None:
+                    raise
+                raise ours.exceptions[0] from group
             except BaseException:
                 loop.call_soon_threadsafe(self._stop)
                 wait([driven])
@@ -181,7 +202,8 @@ class _Window:
                 # The loop's timers count whole milliseconds and may ring early.
                 while (early_s := at_s - self._now_s()) > 0.0:  # noqa: ASYNC110 - time is what is waited for
                     await asyncio.sleep(early_s)
-                if self._is_over():
+                # Time ends no schedule: a request that was due and comes late is what the schedule is for.
+                if self._is_pointless():
                     break
                 group.create_task(self._ask(at_s, number))
 
@@ -196,6 +218,7 @@ class _Window:
 
     async def _ask(self, due_s: float, number: int) -> str:
         """Send the next prompt to the instance whose turn it is; return what went wrong, empty for nothing."""
+        among_the_first, self._sent = self._sent < POINTLESS_AFTER, self._sent + 1
         place = number % len(self._targets)
         target, prompt = self._targets[place], next(self._prompts)
         request = self._requests.get(prompt.id)
@@ -203,7 +226,7 @@ class _Window:
             request = self._requests[prompt.id] = self._protocol.request_of(prompt)
         sent, outcome = await self._lines[place].ask(request, timeout_s=self._timeout_s)
         detail = outcome.detail if isinstance(outcome, Failed) else self._problem(outcome, target, prompt)
-        self._completed += not detail
+        self._first_failed += bool(detail) and among_the_first
         self.samples.append(
             LoadSample(
                 due_s=due_s,
@@ -224,9 +247,15 @@ class _Window:
         return ""
 
     def _is_over(self) -> bool:
-        if len(self.samples) >= POINTLESS_AFTER and not self._completed:
+        return self._is_pointless() or self._now_s() >= self.ended_s
+
+    def _is_pointless(self) -> bool:
+        """Tell whether the first requests that were sent all failed, and end the window there."""
+        # Refusals come in milliseconds and answers in seconds: who came back first says nothing of who was sent first.
+        pointless = self._first_failed >= POINTLESS_AFTER
+        if pointless:
             self.ended_s = min(self.ended_s, self._now_s())
-        return self._now_s() >= self.ended_s
+        return pointless
 
     def _now_s(self) -> float:
         return time.perf_counter() - self._began

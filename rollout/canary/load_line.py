@@ -6,6 +6,7 @@ transport's callback, before anything is parsed, and the parser is llhttp.
 """
 
 import asyncio
+import errno
 import time
 from typing import cast
 
@@ -13,8 +14,12 @@ import httptools
 
 from rollout.canary.exchange import KEEPALIVE_S, Failed, Reply, joined_headers, request_headers
 from rollout.canary.interface import Request
+from rollout.errors import UnavailableError
 from rollout.model.evidence import SampleStatus
 from rollout.model.roles import Address
+
+_OWN_LIMITS = frozenset({errno.EMFILE, errno.ENFILE})
+"""No fault of the server that was to be connected to."""
 
 FINAL_STATUS_MIN = 200
 """Below are interim answers (1xx), which end nothing."""
@@ -37,6 +42,9 @@ class Lines:
 
         Returns:
             When the first byte was sent, or connecting failed, by `time.perf_counter`, and what became of it.
+
+        Raises:
+            UnavailableError: This process may open no further connection.
         """
         began = time.perf_counter()
         try:
@@ -45,6 +53,11 @@ class Lines:
             detail = f"connecting to {self._address} took longer than {timeout_s:.3f} s"
             return began, Failed(status=SampleStatus.TIMEOUT, wall_s=timeout_s, detail=detail)
         except OSError as error:
+            if error.errno in _OWN_LIMITS:
+                raise UnavailableError(
+                    f"the load driver itself ran out of file descriptors at {len(self._open)} connections to "
+                    f"{self._address}: raise `ulimit -n`, or lower the concurrency"
+                ) from error
             detail = f"cannot connect to {self._address}: {error.strerror or type(error).__name__}"
             return began, Failed(status=SampleStatus.ERROR, wall_s=time.perf_counter() - began, detail=detail)
         sent = time.perf_counter()

@@ -62,7 +62,7 @@ def window_of(
     ordered = sorted(samples, key=lambda one: (one.sent_s, one.due_s, one.done_s))
     latency = np.array([_latency_s(one, level) for one in ordered], dtype=np.float64)
     good = [one for one in ordered if not one.detail]
-    seconds, pictures = _throughput(good, ended_s=ended_s, median_s=_quantile(latency[np.isfinite(latency)], 0.5))
+    belonging = _belonging(good, ended_s=ended_s, median_s=_quantile(latency[np.isfinite(latency)], 0.5))
     stored = canonical_bytes(
         {
             "schema": SAMPLES_SCHEMA,
@@ -79,11 +79,13 @@ def window_of(
         }
     )
     window = LoadWindow(
-        seconds=seconds,
+        seconds=max([ended_s, *(one.done_s for one in belonging)]),
         offered=len(ordered),
         completed=len(good),
         failed=len(ordered) - len(good),
-        pictures=pictures,
+        answered=len(belonging),
+        pictures=sum(one.pictures for one in belonging),
+        busy_s=max([ended_s, *(one.done_s for one in ordered)]),
         p50_s=_quantile(latency, 0.5),
         p95_s=_quantile(latency, 0.95),
         p99_s=_quantile(latency, 0.99),
@@ -104,8 +106,7 @@ def _quantile(latency: "np.ndarray[tuple[int], np.dtype[np.float64]]", q: float)
     return value if math.isfinite(value) else None
 
 
-def _throughput(good: Sequence[LoadSample], *, ended_s: float, median_s: float | None) -> tuple[float, int]:
-    """Return the seconds that the throughput is counted over, and its pictures."""
+def _belonging(good: Sequence[LoadSample], *, ended_s: float, median_s: float | None) -> list[LoadSample]:
+    """Return the answers that the throughput is counted over."""
     latest_s = ended_s + STRAGGLER_FACTOR * (median_s or 0.0)
-    belonging = [one for one in good if one.done_s <= latest_s]
-    return max([ended_s, *(one.done_s for one in belonging)]), sum(one.pictures for one in belonging)
+    return [one for one in good if one.done_s <= latest_s]

@@ -142,6 +142,7 @@ def costed(
                 alpha=share * gate.false_rollback_rate,
                 beta=gate.false_promote_rate,
                 budget=gate.pairs_max,
+                replicas=replicas,
             ),
             p50_ratios_max=p50_ratios_max,
             effects=effects,

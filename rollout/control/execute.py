@@ -246,7 +246,12 @@ class Execution:
         deployed_at = self.view.run.deployed_at.get(self.view.run.request.candidate)
         start_s = self.view.now - deployed_at if step.stage == START and deployed_at is not None else None
         readings = [
-            InstanceReading(uid=one.uid, restarts=one.restarts, memory_bytes=one.memory_bytes, cold_start_s=start_s)
+            InstanceReading(
+                uid=one.uid,
+                restarts=one.restarts,
+                memory_bytes=None if isinstance(one.memory_bytes, Absent) else one.memory_bytes,
+                cold_start_s=start_s,
+            )
             for one in self._instances(Role.CANDIDATE)
         ]
         return InstancesRead(stage=step.stage, role=Role.CANDIDATE, readings=tuple(readings))

@@ -30,7 +30,7 @@ from rollout.flow.view import View, detail_of, enter, unknown, wait
 from rollout.flow.watch import alarm, conclude, follow_verdict, measure_pair, read_instances, watch
 from rollout.gates.drift import only_latency_drifted
 from rollout.gates.latency import HISTORY_UNFIT, history_problem
-from rollout.gates.load import cost_so_far, next_window
+from rollout.gates.load import busy_s, cost_so_far, next_window
 from rollout.gates.pictures import REPEAT_NOISE_TOO_LARGE
 from rollout.model.evidence import Pair, SampleStatus, history_of
 from rollout.model.inventory import Absent, RouterState, SlotState
@@ -197,13 +197,14 @@ def _windows(view: View) -> Decision | None:
     run, demand = view.run, view.policy.load
     if demand is None:
         return None
-    began, budgets = run.concluded_at[CANARY], run.budgets(LOAD)
+    budgets = run.budgets(LOAD)
     state = view.slot(Role.CANDIDATE)
     instances = len(state.instances) if isinstance(state, SlotState) else 0
     dear = demand.cost_max is not None and (
         cost_so_far(view.policy.cost, run.windows, instances=instances) >= demand.cost_max * budgets
     )
-    if dear or view.now - began > demand.seconds_max * budgets:
+    # What counts is the time under load: while a person is waited for, nobody is.
+    if dear or busy_s(run.windows) > demand.seconds_max * budgets:
         return None
     # Every approval grants the whole budget once more.
     granted = demand.model_copy(

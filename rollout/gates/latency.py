@@ -11,7 +11,7 @@ from rollout.gates.result import result
 from rollout.model.evidence import Pair
 from rollout.model.policy import LatencyGate
 from rollout.model.verdict import GateResult, Outcome
-from rollout.stats.margins import Margins
+from rollout.stats.margins import Margins, instance_margins
 from rollout.stats.noise import block_pairs_for
 from rollout.stats.paired import Estimate, Judgement, PairedTest, Unmeasured
 
@@ -84,9 +84,7 @@ class LatencyTest:
 
     PASS: all pairs together exclude every margin, and the pairs of each instance exclude a median above the square of
     the margin, each at the full false promote rate: a conjunction is wrong no oftener than its weakest part
-    (intersection-union). Twice the margin in logs, for an instance has only its share of the pairs: at the margin
-    itself, four equal instances needed more than 400 pairs in most of 200 simulated rollouts at 8% noise. What lies
-    between the two is the business of all pairs together.
+    (intersection-union). `instance_margins` says why the square.
 
     With one instance there is one test, at the full rates.
     """
@@ -129,10 +127,10 @@ class LatencyTest:
 
     def _new_pod(self) -> _Pod:
         policy = self._policy
-        loose = policy.model_copy(update={"p50_ratio_max": policy.p50_ratio_max**2})
+        loose = instance_margins(margins_of(policy))
         return _Pod(
             breach=_paired_test(policy, self._aa_ratio, self._question, share=0.5 / self._question.pods),
-            proof=_paired_test(loose, self._aa_ratio, self._question, share=NEVER),
+            proof=_paired_test(policy, self._aa_ratio, self._question, share=NEVER, margins=loose),
         )
 
     def _slow_pod(self) -> str:
@@ -194,13 +192,18 @@ class LatencyTest:
 
 
 def _paired_test(
-    policy: LatencyGate, aa_ratio: tuple[float, ...], question: Question, *, share: float = 1.0
+    policy: LatencyGate,
+    aa_ratio: tuple[float, ...],
+    question: Question,
+    *,
+    share: float = 1.0,
+    margins: Margins | None = None,
 ) -> PairedTest:
-    """Return a test with this share of the stage's false rollback rate."""
+    """Return a test with this share of the stage's false rollback rate, by the policy's margins or by these."""
     ratio = np.array(aa_ratio)
     return PairedTest(
         aa_ratio=ratio,
-        margins=margins_of(policy),
+        margins=margins or margins_of(policy),
         alpha=share * policy.false_rollback_rate / question.looks,
         beta=policy.false_promote_rate if question.must_prove else NEVER,
         block_pairs=block_pairs_for(ratio),

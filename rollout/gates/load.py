@@ -6,7 +6,7 @@ the false rollback rate is split evenly over the gates (union bound).
 
 import math
 import statistics
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import assert_never
 
 from rollout.errors import ConfigError, EvidenceError
@@ -184,9 +184,10 @@ def next_window(
 ) -> tuple[Level, int] | None:
     """Return the level to measure next and the number of its pair, or None to conclude.
 
-    Levels come one after the other, each until it is decided. The phase concludes when every level is decided, when a
-    gate convicts, and when nothing can lead to a promotion any more: the incumbent itself fails, a level used up its
-    windows undecided, or the bound on requests is reached.
+    Levels come one after the other, each until it is decided; then, while the errors are undecided, the level with the
+    largest share of failed requests, for one failure among few requests is chance. The phase concludes when every gate
+    is decided, when one convicts, and when nothing can lead to a promotion any more: the incumbent itself fails, a
+    level used up its windows undecided, or the bound on requests is reached.
 
     Args:
         demand: What the policy demands; bounds on time and cost are the caller's.
@@ -207,7 +208,20 @@ def next_window(
             continue
         number = len(windows.get(level.name, ()))
         return (level, number) if number < demand.windows_max else None
-    return None
+    if LOAD_ERRORS in passed or not windows:
+        return None
+    worst = max(levels(demand), key=lambda one: _worst_share(windows.get(one.name, ())))
+    number = len(windows.get(worst.name, ()))
+    return (worst, number) if number < demand.windows_max else None
+
+
+def _worst_share(pairs: Sequence[WindowPair]) -> float:
+    """Return the larger share of failed requests of both colours."""
+    sides = ([one.incumbent for one in pairs], [one.candidate for one in pairs])
+    return max(
+        sum(one.failed for one in side) / offered if (offered := sum(one.offered for one in side)) else 0.0
+        for side in sides
+    )
 
 
 def arrival_rate(demand: LoadDemand, windows: Mapping[str, tuple[WindowPair, ...]]) -> float:
@@ -219,7 +233,7 @@ def arrival_rate(demand: LoadDemand, windows: Mapping[str, tuple[WindowPair, ...
         EvidenceError: No concurrency level was measured, or the incumbent answered nothing there.
     """
     swept = [
-        statistics.median(one.incumbent.completed / one.incumbent.seconds for one in windows[level.name])
+        statistics.median(one.incumbent.requests_per_s for one in windows[level.name])
         for level in levels(demand)
         if level.kind is LevelKind.CONCURRENCY and windows.get(level.name)
     ]
@@ -228,6 +242,11 @@ def arrival_rate(demand: LoadDemand, windows: Mapping[str, tuple[WindowPair, ...
             "the rate of arrivals rests on the incumbent's throughput at the concurrency levels, and none was measured"
         )
     return demand.arrival_share * max(swept)
+
+
+def busy_s(windows: Mapping[str, tuple[WindowPair, ...]]) -> float:
+    """Return the seconds that the windows so far kept either colour busy, waits for their last answers included."""
+    return math.fsum(one.incumbent.busy_s + one.candidate.busy_s for pairs in windows.values() for one in pairs)
 
 
 def cost_so_far(cost: CostModel | None, windows: Mapping[str, tuple[WindowPair, ...]], *, instances: int) -> float:
@@ -246,8 +265,7 @@ def cost_so_far(cost: CostModel | None, windows: Mapping[str, tuple[WindowPair, 
     """
     if cost is None:
         raise ConfigError("load.cost_max needs the section cost: nobody could tell what the phase costs")
-    busy_s = math.fsum(one.incumbent.seconds + one.candidate.seconds for pairs in windows.values() for one in pairs)
-    return busy_s / 3600.0 * cost.gpu_hour * cost.gpus_per_instance * instances
+    return busy_s(windows) / 3600.0 * cost.gpu_hour * cost.gpus_per_instance * instances
 
 
 def _ratio_max(demand: LoadDemand, level: Level) -> float:

@@ -13,6 +13,9 @@ class Absent:
     reason: str
 
 
+UNKNOWN_MEMORY = Absent(reason="the platform does not tell memory")
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Instance:
     """One serving process (locally) or pod (on Kubernetes)."""
@@ -24,8 +27,8 @@ class Instance:
     detail: str
     """Why it is not ready or not alive, in words; empty when it is both."""
     restarts: int = 0
-    memory_bytes: int | None = None
-    """Resident memory; None where the platform cannot tell."""
+    memory_bytes: int | Absent = UNKNOWN_MEMORY
+    """Resident memory."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

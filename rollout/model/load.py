@@ -67,8 +67,12 @@ class LoadWindow(Strict):
     """Answered well."""
     failed: Annotated[int, Field(ge=0)]
     """Refused, in error, timed out, or never sent."""
+    answered: Annotated[int, Field(ge=0)]
+    """Those of them that count for the throughput: all but answers that came long after the window's end."""
     pictures: Annotated[int, Field(ge=0)]
-    """In the answers that were completed."""
+    """In the answers that count for the throughput."""
+    busy_s: Annotated[float, Field(gt=0.0)]
+    """From the start of the window until its last request was answered or given up."""
     p50_s: Annotated[float, Field(gt=0.0)] | None
     """Latency quantiles over all offered requests, a failure counted as +inf; for arrivals from the intended send
     time. None where the quantile is infinite, or nothing was offered."""
@@ -83,6 +87,11 @@ class LoadWindow(Strict):
     def pictures_per_s(self) -> float:
         """Throughput."""
         return self.pictures / self.seconds
+
+    @property
+    def requests_per_s(self) -> float:
+        """Throughput in requests."""
+        return self.answered / self.seconds
 
 
 class WindowPair(Strict):

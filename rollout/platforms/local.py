@@ -131,7 +131,7 @@ class LocalPlatform:
             alive=alive,
             ready=alive and not detail,
             detail=detail,
-            memory_bytes=None if identity is None else processes.resident_bytes(processes.find_session(identity)),
+            memory_bytes=_memory(identity),
         )
 
     def _unready_reason(self, uid: str, address: Address) -> str:
@@ -312,3 +312,9 @@ class LocalPlatform:
 
     def _log_path(self, slot: Slot, uid: str) -> Path:
         return self._slot_dir(slot) / f"{uid}.log"
+
+
+def _memory(identity: ProcessIdentity | None) -> int | Absent:
+    """Return what an instance and its helpers hold in RAM."""
+    held = None if identity is None else processes.resident_bytes(processes.find_session(identity))
+    return Absent(reason="it has ended") if held is None else held

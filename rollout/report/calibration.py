@@ -45,7 +45,7 @@ class Costed:
     @property
     def replica_pairs(self) -> float:
         """Pairs until every instance alone is proven, in nine of ten rollouts; 0 where there is one instance."""
-        return self.replicas * self.calibration.own.median_pairs_p90 if self.replicas > 1 else 0.0
+        return self.replicas * self.calibration.own.instance_pairs_p90
 
     @property
     def suffices(self) -> bool:
@@ -54,7 +54,7 @@ class Costed:
 
     def promotion_pairs(self, forecast: EffectForecast) -> tuple[float, float]:
         """Return median and P90 of the pairs until an equal release is promoted; +inf beyond the budget."""
-        least = float(self.prompts)
+        least = float(self.prompts) if self.prompts <= self.budget else math.inf
         return max(forecast.pairs_median, least), max(forecast.pairs_p90, least)
 
     def gpu_s(self, pairs: float, forecast: EffectForecast) -> float | Absent:
@@ -76,10 +76,14 @@ def warnings(costed: Costed) -> tuple[str, ...]:
             f"be promoted within {_within(costed)}, {100 * SUFFICIENT_SHARE:.0f}% should be; {_advice(own)}"
         )
     if costed.replica_pairs > budget and own.suffices:
-        each = _count(own.median_pairs_p90, costed.horizon)
+        each = _count(own.instance_pairs_p90, costed.horizon)
         found.append(
             f"{costed.replicas} replicas need {each} pairs each, together more than the budget of {budget}: each must "
             "prove its own median; raise latency.pairs_max"
+        )
+    if costed.prompts > budget:
+        found.append(
+            f"{costed.prompts} prompts cannot all be compared in latency.pairs_max {budget} pairs; use fewer prompts"
         )
     return tuple(found)
 

@@ -104,7 +104,7 @@ def _row(cost: CostModel, swept: Mapping[str, Sequence[WindowPair]], role: Role,
         windows=len(best),
         currency=cost.currency,
         costing=costing(
-            requests_per_s=np.array([one.completed / one.seconds for one in best]),
+            requests_per_s=np.array([one.requests_per_s for one in best]),
             pictures_per_s=np.array([one.pictures_per_s for one in best]),
             gpus=cost.gpus_per_instance * instances,
             gpu_hour=cost.gpu_hour,

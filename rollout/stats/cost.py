@@ -70,5 +70,9 @@ def _checked(per_s: Array, name: str) -> Array:
 
 
 def _bounds(values: Array, *, alpha: float) -> Bounds:
-    # A window that delivered nothing is a rate of 0, which the bounds on latencies refuse.
-    return quantile_bounds(np.maximum(values, np.finfo(np.float64).tiny), q=0.5, alpha=alpha)
+    # A window that delivered nothing is a rate of 0, which the bounds on latencies refuse: the least that is none.
+    least = float(np.finfo(np.float64).tiny)
+    bounds = quantile_bounds(np.maximum(values, least), q=0.5, alpha=alpha)
+    return Bounds(
+        lower=0.0 if bounds.lower <= least else bounds.lower, upper=0.0 if bounds.upper <= least else bounds.upper
+    )

@@ -12,7 +12,7 @@ import numpy as np
 
 from rollout.errors import ConfigError, EvidenceError
 from rollout.model.verdict import Outcome
-from rollout.stats.margins import Margins
+from rollout.stats.margins import Margins, instance_margins
 from rollout.stats.noise import NoiseSummary, block_pairs_for, sigma_of, summarize_noise
 from rollout.stats.paired import GateName, PairedTest
 from rollout.stats.series import Array, check_open_unit, checked_ratio
@@ -56,18 +56,22 @@ class Question:
         alpha: Largest chance of a false BREACH, in (0, 1).
         beta: Largest chance of a false PASS, in (0, 1).
         budget: Pairs, at least 1.
+        replicas: Instances of the candidate, at least 1; each of several must prove its own median.
     """
 
     margins: Margins
     alpha: float
     beta: float
     budget: int
+    replicas: int = 1
 
     def __post_init__(self) -> None:
         check_open_unit(self.alpha, name="alpha")
         check_open_unit(self.beta, name="beta")
         if self.budget < 1:
             raise ConfigError(f"budget is {self.budget}; at least one pair must be allowed")
+        if self.replicas < 1:
+            raise ConfigError(f"replicas is {self.replicas}; at least one is needed")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -101,8 +105,8 @@ class MarginForecast:
     Attributes:
         p50_ratio_max: The margin.
         effects: One for each effect, in the order asked; the first is an equal green.
-        median_pairs_p90: Pairs until an equal green's median alone is proven, in nine of ten rollouts; +inf where
-            fewer got there. Each instance of a release with several needs as many of its own.
+        instance_pairs_p90: Pairs of its own until one of several equal instances is proven, in nine of ten rollouts;
+            +inf where fewer got there, 0 where there is one instance.
         hopeless: True when an equal green is promoted within the budget no more often than chance would promote one
             at the margin: this noise can never decide the margin.
         open_gate: The gate that most often had not proven an equal green at the end of the budget; None where every
@@ -111,7 +115,7 @@ class MarginForecast:
 
     p50_ratio_max: float
     effects: tuple[EffectForecast, ...]
-    median_pairs_p90: float
+    instance_pairs_p90: float
     hopeless: bool
     open_gate: GateName | None
 
@@ -299,13 +303,13 @@ class _Drawn:
     Attributes:
         test: As it was left.
         spent: Pairs it took, verdict or not.
-        median_pairs: Until the median alone was proven; +inf where it was not.
+        instance_pairs: Until the instance alone was proven; +inf where it was not, 0 where there is only one.
         work: Requests of both colours, in units of one to blue; green's until timing it changed no verdict.
     """
 
     test: PairedTest
     spent: int
-    median_pairs: float
+    instance_pairs: float
     work: float
 
     @property
@@ -334,7 +338,7 @@ def _margin_forecast(
         p50_ratio_max=question.margins.p50_ratio_max,
         effects=told,
         hopeless=told[0].promoted <= question.beta,
-        median_pairs_p90=_quantile([one.median_pairs for one in drawn[0]], 0.9),
+        instance_pairs_p90=_quantile([one.instance_pairs for one in drawn[0]], 0.9),
         open_gate=max(GateName, key=gates.count) if gates else None,
     )
 
@@ -349,14 +353,9 @@ def _drawn_rollouts(history: _History, question: Question, effect: float, rng: n
 
 
 def _drawn_rollout(history: _History, question: Question, effect: float, rng: np.random.Generator) -> _Drawn:
-    test = PairedTest(
-        aa_ratio=history.ratio,
-        margins=question.margins,
-        alpha=question.alpha,
-        beta=question.beta,
-        block_pairs=history.block_pairs,
-    )
-    median_pairs, work, spent = math.inf, 0.0, 0
+    test = _test_of(history, question, question.margins)
+    proof = _test_of(history, question, instance_margins(question.margins)) if question.replicas > 1 else None
+    instance_pairs, work, spent = math.inf if proof else 0.0, 0.0, 0
     needed, stop_ratio = 1.0 / question.beta, test.stop_ratio
     for ratio in (effect * history.draw(min(question.budget, PAIRS_AHEAD_MAX), rng)).tolist():
         # A ratio of 0 is a blue that timed out where green answered.
@@ -364,11 +363,22 @@ def _drawn_rollout(history: _History, question: Question, effect: float, rng: np
         outcome = test.update(blue_s=blue_s, green_s=green_s)
         spent += 1
         work += 1.0 + min(ratio, stop_ratio)
-        if math.isinf(median_pairs) and test.median_promote_max >= needed:
-            median_pairs = spent
+        if proof is not None and proof.outcome is Outcome.INCONCLUSIVE and math.isinf(instance_pairs):
+            proof.update(blue_s=blue_s, green_s=green_s)
+            instance_pairs = spent if proof.median_promote_max >= needed else math.inf
         if outcome is not Outcome.INCONCLUSIVE:
             break
-    return _Drawn(test=test, spent=spent, median_pairs=median_pairs, work=work)
+    return _Drawn(test=test, spent=spent, instance_pairs=instance_pairs, work=work)
+
+
+def _test_of(history: _History, question: Question, margins: Margins) -> PairedTest:
+    return PairedTest(
+        aa_ratio=history.ratio,
+        margins=margins,
+        alpha=question.alpha,
+        beta=question.beta,
+        block_pairs=history.block_pairs,
+    )
 
 
 def _effect_forecast(effect: float, rollouts: list[_Drawn]) -> EffectForecast:

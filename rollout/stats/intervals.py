@@ -41,7 +41,8 @@ def median_bounds(*, log_least: Array, log_most: Array, scale: Array, alpha: flo
     """Bound the location of the ratio at every stopping time, each end with its own error rate.
 
     Args:
-        log_least: Shape (n,), finite: what each log ratio is at least, where timing was stopped early.
+        log_least: Shape (n,), below +inf: what each log ratio is at least, where timing was stopped early; -inf where
+            blue timed out.
         log_most: Shape (n,): what each log ratio is at most, +inf where unknown.
         scale: Shape (n,), above 0: the scale that the gate used on that pair.
         alpha: Error rate of the lower end; it is above a margin m once the median gate alone rejects m to roll back.
@@ -52,7 +53,10 @@ def median_bounds(*, log_least: Array, log_most: Array, scale: Array, alpha: flo
     """
     if len(scale) == 0:
         return Bounds(lower=0.0, upper=math.inf)
-    finite = np.concatenate([log_least, log_most[np.isfinite(log_most)]])
+    known = np.concatenate([log_least, log_most])
+    finite = known[np.isfinite(known)]
+    if len(finite) == 0:
+        return Bounds(lower=0.0, upper=math.inf)
     reach = CLIP_SCALES * float(scale.max()) + 1e-9
     left, right = float(finite.min()) - reach, float(finite.max()) + reach
 

@@ -1,7 +1,7 @@
 """How much slower a candidate may be: the margins of the paired gates and the two stock profiles."""
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import MappingProxyType
 
 from rollout.errors import ConfigError
@@ -47,6 +47,16 @@ class Margins:
                 f"slow_rate_promote is {self.slow_rate_promote}, below slow_rate_rollback {self.slow_rate_rollback}; "
                 "a rate that may be promoted must not be one that is rolled back"
             )
+
+
+def instance_margins(margins: Margins) -> Margins:
+    """Return what one of several instances must prove by its own pairs: a median below the square of the margin.
+
+    Twice the margin in logs, for an instance has only its share of the pairs: at the margin itself, four equal
+    instances needed more than 400 pairs in most of 200 simulated rollouts at 8% noise. What lies between the two is the
+    business of all pairs together.
+    """
+    return replace(margins, p50_ratio_max=margins.p50_ratio_max**2)
 
 
 STRICT = Margins(p50_ratio_max=1.05, tail_quantile=0.95, tail_ratio_max=1.10, slow_rate_promote=0.05)

@@ -11,7 +11,7 @@ import math
 from dataclasses import dataclass
 from enum import StrEnum
 from itertools import pairwise
-from typing import Any, TypeVar, assert_never
+from typing import Any, NamedTuple, TypeVar, assert_never
 
 import numpy as np
 
@@ -119,6 +119,14 @@ class Yardstick:
     scale_log: float
 
 
+class _Told(NamedTuple):
+    """What a pair, or a block in the mean, says of the log ratio: what is bet on it, what it is at least and most."""
+
+    bet_on: float
+    least: float
+    most: float
+
+
 class PairedTest:
     """Sequential test of green against blue, fed one pair at a time.
 
@@ -155,8 +163,7 @@ class PairedTest:
         self._slow = SlowProcess(margins)
         self._promote_max = [1.0, 1.0, 1.0]
         self._block_pairs = block_pairs
-        self._block_least: list[float] = []
-        self._block_most: list[float] = []
+        self._block: list[_Told] = []
         self._log_least: list[float] = []
         self._log_most: list[float] = []
         self._scales: list[float] = []
@@ -258,7 +265,7 @@ class PairedTest:
         self._slow.bet(ratio)
 
     def _extend(self, ratio: Array) -> bool:
-        saved = copy.deepcopy((self._median, self._tail, self._slow, self._block_least, self._block_most))
+        saved = copy.deepcopy((self._median, self._tail, self._slow, self._block))
         bet_before, blocks_before = len(self._ratios), len(self._scales)
         gates = self._bet_median(ratio), self._tail.bet_all(ratio), self._slow.bet_all(ratio)
         combined = _combine(*(rollback for rollback, _ in gates))
@@ -267,7 +274,7 @@ class PairedTest:
         if min(promote_max) < self._pass_at and not np.any(enough & (combined >= NEARLY * self._breach_at)):
             self._promote_max = promote_max
             return True
-        self._median, self._tail, self._slow, self._block_least, self._block_most = saved
+        self._median, self._tail, self._slow, self._block = saved
         del self._ratios[bet_before:], self._ratios_least[bet_before:]
         del self._log_least[blocks_before:], self._log_most[blocks_before:], self._scales[blocks_before:]
         return False
@@ -285,20 +292,24 @@ class PairedTest:
         ceiling = math.log(stop_ratio)
         log_ratio = math.log(ratio) if ratio > 0.0 else -math.inf
         # Above the stop ratio the exact value must not matter, to the last bit: it may be a green that was stopped.
-        least = ceiling if ratio > stop_ratio else self._median.clamp(log_ratio, ceiling=ceiling)
+        bet_on = ceiling if ratio > stop_ratio else self._median.clamp(log_ratio, ceiling=ceiling)
         self._ratios.append(ratio)
         self._ratios_least.append(min(ratio, stop_ratio))
-        self._block_least.append(least)
-        self._block_most.append(max(log_ratio, least))
-        if len(self._block_least) < self._block_pairs:
+        # A blue that timed out where green answered says nothing of how fast green was.
+        most = log_ratio if ratio > 0.0 else bet_on
+        self._block.append(_Told(bet_on=bet_on, least=min(log_ratio, ceiling), most=most))
+        if len(self._block) < self._block_pairs:
             return None
-        mean = math.fsum(self._block_least) / self._block_pairs
-        self._log_least.append(mean)
-        self._log_most.append(math.fsum(self._block_most) / self._block_pairs)
+        told = (
+            self._block[0]
+            if self._block_pairs == 1
+            else _Told(*(math.fsum(one) / self._block_pairs for one in zip(*self._block, strict=True)))
+        )
+        self._block.clear()
+        self._log_least.append(told.least)
+        self._log_most.append(told.most)
         self._scales.append(self._median.scale)
-        self._block_least.clear()
-        self._block_most.clear()
-        return self._median.score(mean)
+        return self._median.score(told.bet_on)
 
     def _decide(self) -> Outcome:
         for index, process in enumerate(self._processes):

@@ -75,17 +75,6 @@ def quantile_bounds(latency: Array, *, q: float, alpha: float) -> Bounds:
     )
 
 
-def samples_needed(*, q: float, alpha: float) -> int:
-    """Return the smallest n for which an upper bound on the q-quantile exists; alpha as in `quantile_bounds`.
-
-    Raises:
-        ConfigError: q or alpha is outside (0, 1).
-    """
-    check_open_unit(q, name="q")
-    check_open_unit(alpha, name="alpha")
-    return math.ceil(math.log(alpha / 2.0) / math.log(q))
-
-
 def drift_bounds(*, baseline_s: Array, today_s: Array, q: float, alpha: float) -> Bounds:
     """Bound the ratio of two q-quantiles, today's over the baseline's, in one look.
 

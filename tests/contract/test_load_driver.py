@@ -1,8 +1,10 @@
 """The load driver against real sockets: servers that are well, slow, full, hung, hostile or somebody else."""
 
 import asyncio
+import errno
 import json
 import math
+import resource
 import signal
 import socket
 import threading
@@ -10,14 +12,16 @@ import time
 from collections import Counter
 from contextlib import contextmanager
 
+import numpy as np
 import pytest
 
 from rollout.canary import load as load_module
 from rollout.canary.interface import Target
 from rollout.canary.load import LoadDriver
+from rollout.canary.load_line import Lines
 from rollout.canary.openai_images import OpenAIImages
 from rollout.control.world import Interrupted
-from rollout.errors import ConfigError, InvariantError
+from rollout.errors import ConfigError, InvariantError, UnavailableError
 from rollout.model.load import Level, LevelKind
 from rollout.model.policy import ArrivalPattern
 from rollout.model.prompts import PromptSet
@@ -310,6 +314,71 @@ def test_a_window_whose_first_requests_all_fail_ends_early(driver):
     assert 20 <= window.failed <= 32
     assert window.seconds < 2.0
     assert "cannot connect" in window.detail
+
+
+def test_refusals_that_come_back_first_do_not_end_a_window_whose_other_requests_are_under_way(driver, monkeypatch):
+    async def half_full(writer, asked):
+        if asked["seed"] % 2:
+            writer.write(reply(b"{}", status="429 Too Many Requests"))
+        else:
+            await asyncio.sleep(0.4)
+            writer.write(reply(drawn(asked)))
+
+    monkeypatch.setattr(load_module, "_schedule", lambda *_: np.linspace(0.0, 0.3, 100))
+    with served(half_full) as (_, target):
+        window, _ = measured(driver, [target], level=ARRIVALS, rate_per_s=300.0, seconds=0.35)
+    assert window.offered == 100
+    assert window.completed == 60
+
+
+def test_a_driver_that_lags_still_sends_every_request_that_was_due(driver, monkeypatch):
+    # What a collector's pause or a busy core does to the driver: the most delayed requests must not be left out.
+    monkeypatch.setattr(load_module, "_schedule", lambda *_: np.linspace(0.0, 0.29, 30))
+    check = OpenAIImages.check
+
+    def lagging(*arguments, **named):
+        time.sleep(0.02)
+        return check(*arguments, **named)
+
+    monkeypatch.setattr(OpenAIImages, "check", lagging)
+    with served(well) as (server, target):
+        window, _ = measured(driver, [target], level=ARRIVALS, rate_per_s=100.0, seconds=0.3)
+    assert (window.offered, len(server.asked)) == (30, 30)
+    assert window.p95_s > 0.1
+
+
+def test_a_driver_out_of_file_descriptors_blames_itself_and_not_the_server(driver, monkeypatch):
+    async def refused(*_):
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    monkeypatch.setattr(Lines, "_connect", refused)
+    with served(well) as (_, target), pytest.raises(UnavailableError, match="ulimit -n"):
+        measured(driver, [target])
+
+
+def test_the_limit_of_open_files_is_lifted_for_a_window_only(driver):
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    lower = (min(before[1], 128), before[1])
+    resource.setrlimit(resource.RLIMIT_NOFILE, lower)
+    try:
+        with served(well) as (_, target):
+            window, _ = measured(driver, [target], level=closed(200))
+        assert window.failed == 0
+        assert resource.getrlimit(resource.RLIMIT_NOFILE) == lower
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, before)
+
+
+def test_the_answers_of_stragglers_count_as_time_and_not_as_throughput(driver):
+    async def last_is_stuck(writer, asked):
+        await asyncio.sleep(0.7 if asked["seed"] == 4 else SERVICE_S)
+        writer.write(reply(drawn(asked)))
+
+    with served(last_is_stuck) as (_, target):
+        window, _ = measured(driver, [target], level=closed(2), seconds=0.2)
+    assert window.completed > window.answered == window.pictures
+    assert window.busy_s > 0.6
+    assert window.seconds < 0.4
 
 
 def test_a_hung_server_costs_the_timeout_once_and_every_request_counts(driver):

@@ -13,7 +13,7 @@ import pytest
 
 from rollout import processes
 from rollout.errors import ConfigError, ConflictError, RefusedError
-from rollout.model.inventory import Absent
+from rollout.model.inventory import UNKNOWN_MEMORY, Absent
 from rollout.model.release import Release
 from rollout.model.roles import Slot
 from rollout.platforms import launch
@@ -132,7 +132,7 @@ def files(state_dir):
 
 def unmeasured(state):
     """The slot without what changes from look to look."""
-    return replace(state, instances=tuple(replace(one, memory_bytes=None) for one in state.instances))
+    return replace(state, instances=tuple(replace(one, memory_bytes=UNKNOWN_MEMORY) for one in state.instances))
 
 
 def log(state_dir, slot=GREEN):
@@ -324,7 +324,7 @@ def test_memory_of_a_dead_instance_is_not_told_as_nothing(platform, release, sta
     wait_until(lambda: look(platform).ready)
     processes.send(carriers(state_dir, GREEN)[0], signal.SIGKILL)
     wait_until(lambda: not only(platform).alive)
-    assert only(platform).memory_bytes is None
+    assert isinstance(only(platform).memory_bytes, Absent)
     assert only(platform).restarts == 0
 
 

@@ -93,7 +93,7 @@ def test_rollback_of_the_first_stack_is_refused_with_what_to_do(stack):
 
 
 def test_rollback_ends_a_drift_check_and_then_rolls_back(stack):
-    stack.policy |= {"standby_s": 600.0, "drift": {"requests": 5000}}
+    stack.policy |= {"standby_s": 600.0, "drift": stack.policy["drift"] | {"requests": 5000}}
     stack.bootstrap()
     assert stack.run("promote", stack.release("good")).code == 0
     verify = stack.start("verify")

@@ -3,6 +3,7 @@
 import io
 import json
 import math
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 
@@ -116,11 +117,19 @@ def test_a_margin_that_noise_can_never_decide_is_named():
 
 
 def test_replicas_that_together_need_more_than_the_budget_are_warned_of():
-    needed = _told(noise=0.08).calibration.own.median_pairs_p90
-    replicas = math.ceil(400 / needed) + 1
+    needed = _told(noise=0.08, replicas=2).calibration.own.instance_pairs_p90
+    assert needed < 60, "an instance proves the square of the margin, which takes few pairs"
+    replicas = math.ceil(400 / needed) + 2
     told = _told(noise=0.08, replicas=replicas)
     assert not told.suffices
     assert warnings(told)[0].startswith(f"{replicas} replicas need")
+
+
+def test_more_prompts_than_pairs_are_warned_of_and_promise_nothing():
+    told = replace(_quiet(), prompts=500)
+    assert not told.suffices
+    assert "500 prompts cannot all be compared in latency.pairs_max 400 pairs" in warnings(told)[-1]
+    assert told.promotion_pairs(told.calibration.own.equal) == (math.inf, math.inf)
 
 
 def test_an_equal_release_is_never_promoted_before_every_prompt_was_compared():

@@ -49,7 +49,9 @@ def window(*, pictures=40, failed=0, p95_s=0.1, seconds=2.0, detail=""):
         offered=pictures + failed,
         completed=pictures,
         failed=failed,
+        answered=pictures,
         pictures=pictures,
+        busy_s=seconds,
         p50_s=p95_s,
         p95_s=p95_s,
         p99_s=p95_s,
@@ -108,6 +110,20 @@ def test_a_candidate_that_is_slow_at_one_concurrency_only_is_convicted_there():
     assert convicting.reasons[0].code == "load_throughput_over_margin"
     assert convicting.figures["slowdown"] == pytest.approx(1.6, rel=0.15)
     assert "batch-4" not in windows
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_a_failure_by_chance_is_settled_by_more_windows(seed):
+    """0.3% of requests fail on both colours where 1% may; one failure among a level's first requests is more."""
+
+    def rarely_failing(_level, luck):
+        failed = sum(luck.random() < 0.003 for _ in range(40))
+        return window(pictures=40 - failed, failed=failed)
+
+    demand = DEMAND.model_copy(update={"error_rate_max": 0.01, "windows_max": 200, "requests_max": 1_000_000})
+    windows, verdict = phase(rarely_failing, incumbent_at=rarely_failing, demand=demand, seed=seed)
+    assert verdict.outcome is Outcome.PASS
+    assert max(len(one) for one in windows.values()) < 60
 
 
 def test_arrivals_are_judged_by_p95_and_not_by_throughput():

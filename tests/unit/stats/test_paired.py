@@ -167,6 +167,21 @@ def test_sound_green_is_promoted_and_the_budget_is_kept():
     assert short.pairs_used == passed.pairs_used - 1
 
 
+@pytest.mark.parametrize("factor", [0.1, 0.3, 0.5])
+@pytest.mark.parametrize("block_pairs", [1, 3])
+def test_interval_of_a_much_faster_green_holds_the_truth(factor, block_pairs):
+    blue, green = noisy(factor, 240)
+    told = judge_pairs(blue, green, aa_ratio=AA, profile="strict", block_pairs=block_pairs)
+    assert isinstance(told.p50_ratio, Estimate)
+    assert told.p50_ratio.bounds.lower < factor < told.p50_ratio.bounds.upper < 1.1 * factor
+
+
+def test_pairs_in_which_blue_alone_failed_leave_the_interval_open_below():
+    told = judge_pairs([math.inf] * 30, [1.0] * 30, aa_ratio=AA, profile="strict")
+    assert isinstance(told.p50_ratio, Estimate)
+    assert told.p50_ratio.bounds.lower == 0.0
+
+
 def test_intervals_hold_the_truth_and_narrow():
     ratios = []
     for count in (40, 400):

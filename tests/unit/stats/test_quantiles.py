@@ -8,13 +8,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rollout.errors import ConfigError, EvidenceError
-from rollout.stats.quantiles import drift_bounds, quantile_bounds, rank_of, sample_quantile, samples_needed
+from rollout.stats.quantiles import drift_bounds, quantile_bounds, rank_of, sample_quantile
 
 
 @pytest.mark.parametrize(("q", "needed"), [(0.99, 459), (0.95, 90), (0.90, 44), (0.50, 7)])
 def test_an_upper_bound_at_one_percent_exists_from_the_known_sample_sizes_on(q, needed):
     series = np.arange(1.0, needed + 1.0)
-    assert samples_needed(q=q, alpha=0.02) == needed
     assert quantile_bounds(series, q=q, alpha=0.02).upper == needed
     assert quantile_bounds(series[:-1], q=q, alpha=0.02).upper == math.inf
 

@@ -9,17 +9,19 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rollout.errors import ConfigError, EvidenceError
-from rollout.stats.rates import RateTest, rate_e_value
+from rollout.stats.betting import EventBets
+from rollout.stats.processes import SLOW_ROLLBACK_WEIGHTS, alternatives
+from rollout.stats.rates import rate_e_value
 
 
 @given(failures=st.integers(0, 40), sound=st.integers(0, 200), rate_max=st.floats(0.005, 0.9))
-def test_it_is_the_evidence_of_the_sequential_test_whatever_the_order(failures, sound, rate_max):
-    # Levels that nothing reaches, so that the test never decides and takes in every trial.
-    test = RateTest(rate_max=rate_max, alpha=1e-300, beta=1e-300)
-    test.update(failures=failures, trials=failures + sound)
-    expected = test.judgement().e_above
+def test_it_is_the_evidence_of_bets_on_one_trial_after_the_other(failures, sound, rate_max):
+    bets = EventBets(rates=alternatives(rate_max)[0], weights=SLOW_ROLLBACK_WEIGHTS)
+    for happened in [True] * failures + [False] * sound:
+        bets.bet(happened=happened, null_rate=rate_max)
+    expected = bets.total
     found = rate_e_value(failures=failures, trials=failures + sound, rate_max=rate_max)
-    # The sequential test stops betting at 1e200, far above any threshold.
+    # Bets stop at 1e200, far above any threshold.
     assert found == pytest.approx(expected, rel=1e-9) or min(found, expected) >= 1e150
 
 
