@@ -1,7 +1,7 @@
 """The driver: sends canary prompts to both roles and makes records of what came back."""
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import assert_never
 
@@ -111,8 +111,21 @@ class CanaryDriver:
         answer = self._inspected(self._ask(target, prompt, stop_after_s=math.inf))
         return answer.sample, {one.digest: one.data for one in _pictures(answer)}
 
-    def warm_up(self, target: Target, prompts: PromptSet, *, requests_per_shape: int) -> WarmUpCount:
+    def warm_up(
+        self,
+        target: Target,
+        prompts: PromptSet,
+        *,
+        requests_per_shape: int,
+        between: Callable[[], None] = lambda: None,
+    ) -> WarmUpCount:
         """Send the declared number of requests of every tensor shape; nothing of them is measured.
+
+        Args:
+            target: The instance.
+            prompts: One prompt of each shape is taken.
+            requests_per_shape: At least 0.
+            between: Called before each request, each of which may take as long as any: to keep a lease.
 
         Returns:
             How many were sent and how many of them failed. Fewer than declared are sent only after three failures.
@@ -120,6 +133,7 @@ class CanaryDriver:
         sent = failed = 0
         for prompt in prompts.shapes():
             for _ in range(requests_per_shape):
+                between()
                 answer = self._inspected(self._ask(target, prompt, stop_after_s=math.inf))
                 sent += 1
                 failed += answer.sample.status is not SampleStatus.OK

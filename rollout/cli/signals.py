@@ -24,7 +24,7 @@ class ProcessSignals:
     def __init__(self, *, doing: str = "rolling back safely, traffic first") -> None:
         self._doing = doing
         self._received = ""
-        self._interruptible = False
+        self._interruptible = self._delivered = False
 
     @property
     def received(self) -> str:
@@ -34,6 +34,10 @@ class ProcessSignals:
     @contextmanager
     def interruptible(self) -> Iterator[None]:
         """Let a signal raise `Interrupted` inside the block, once."""
+        if self._received and not self._delivered:
+            # It came between two blocks; what is about to begin may take minutes.
+            self._delivered = True
+            raise Interrupted
         self._interruptible = not self._received
         try:
             yield
@@ -43,7 +47,9 @@ class ProcessSignals:
     def install(self) -> None:
         """Take the signals over for the rest of the process."""
         for one in SAFE_END:
-            signal.signal(one, self._handle)
+            # Who was started with a signal ignored (nohup) was meant to outlive it.
+            if signal.getsignal(one) is not signal.SIG_IGN:
+                signal.signal(one, self._handle)
 
     def _handle(self, number: int, _frame: FrameType | None) -> None:
         again = bool(self._received)
@@ -53,5 +59,5 @@ class ProcessSignals:
         with suppress(OSError, ValueError):
             os.write(sys.stderr.fileno(), f"rollout: {signal.Signals(number).name} {said}\n".encode())
         if self._interruptible:
-            self._interruptible = False
+            self._interruptible, self._delivered = False, True
             raise Interrupted

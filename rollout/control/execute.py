@@ -29,7 +29,7 @@ from rollout.flow.steps import (
 from rollout.flow.view import View, live_window
 from rollout.gates.jury import Jury
 from rollout.gates.load import arrival_rate
-from rollout.model.evidence import Baseline, InstanceReading, Pair, history_of, protocol_of
+from rollout.model.evidence import Baseline, Pair, history_of, protocol_of, reading_of
 from rollout.model.inventory import Absent, Instance
 from rollout.model.journal import (
     BaselineStored,
@@ -169,7 +169,10 @@ class Execution:
     def _one_snapshot(self, role: Role) -> CapabilitySnapshot:
         """Read every instance's snapshot; instances of one release must prove the same."""
         deadline = self.dossier.policy.deadlines.request_s
-        read = [self.world.protocol.fetch_snapshot(one.address, timeout_s=deadline) for one in self._instances(role)]
+        read = []
+        for one in self._instances(role):
+            self.world.lease.renew()
+            read.append(self.world.protocol.fetch_snapshot(one.address, timeout_s=deadline))
         digests = sorted({one.digest for one in read})
         if len(digests) > 1:
             raise EvidenceError(f"instances of one release prove different capabilities: {', '.join(digests)}")
@@ -179,11 +182,11 @@ class Execution:
         instances, sent, failed = self._instances(step.role), 0, 0
         with self.world.signals.interruptible():
             for one in instances:
-                self.world.lease.renew()
                 counts = self.world.driver.warm_up(
                     self._target(step.role, one),
                     self.dossier.prompts,
                     requests_per_shape=self.dossier.policy.warmup_requests,
+                    between=self.world.lease.renew,
                 )
                 sent, failed = sent + counts.sent, failed + counts.failed
         uids = tuple(one.uid for one in instances)
@@ -243,15 +246,8 @@ class Execution:
         return WindowsMeasured(pair=pair, judgement=self.jury().hear_windows(pair))
 
     def _read_instances(self, step: ReadInstances) -> InstancesRead:
-        deployed_at = self.view.run.deployed_at.get(self.view.run.request.candidate)
-        start_s = self.view.now - deployed_at if step.stage == START and deployed_at is not None else None
         readings = [
-            InstanceReading(
-                uid=one.uid,
-                restarts=one.restarts,
-                memory_bytes=None if isinstance(one.memory_bytes, Absent) else one.memory_bytes,
-                cold_start_s=start_s,
-            )
+            reading_of(one, cold_start_s=self.view.cold_start_s(one.uid) if step.stage == START else None)
             for one in self._instances(Role.CANDIDATE)
         ]
         return InstancesRead(stage=step.stage, role=Role.CANDIDATE, readings=tuple(readings))
@@ -291,7 +287,7 @@ class Execution:
         )
         earlier = self.world.baselines.get(made.release_digest)
         calibrated = self.view.run.request.kind is RunKind.CALIBRATE
-        if calibrated or isinstance(earlier, Absent) or not earlier.comparable(made) or not earlier.latency_s:
+        if calibrated or isinstance(earlier, Absent) or not earlier.latency_s or not earlier.measured_like(made):
             return made
         # What drift is measured by stays what it was at promotion: a new history must not make slowness the standard.
         return made.model_copy(update={"latency_s": earlier.latency_s, "yardstick_ratio": earlier.yardstick_ratio})

@@ -22,6 +22,7 @@ from rollout.evidence.journal import Journal
 from rollout.flow.invariants import check
 from rollout.flow.planner import plan
 from rollout.flow.run import DRIFT, RECHECK, Run, advance, fold
+from rollout.flow.sight import Sight, looked
 from rollout.flow.steps import CHANGES_WORLD, Act, Conclude, Enter, Finished, Step, Wait
 from rollout.flow.table import follow
 from rollout.flow.view import View
@@ -60,6 +61,7 @@ class Loop:
         self._run = fold(journal.records)
         self._jury: Jury | None = None
         self._blind = 0
+        self._sight = Sight()
 
     def drive(self) -> Run:
         """Run until a terminal phase.
@@ -141,12 +143,15 @@ class Loop:
 
     def _look(self) -> View:
         slots = self._world.platform.observe()
+        now = self._world.clock.now()
+        self._sight = looked(self._sight, slots, deployed_at=self._run.deployed_at, now=now)
         return View(
             policy=self._dossier.policy,
             prompts=self._dossier.prompts,
             run=self._run,
             inventory=Inventory(slots=slots, router=self._read_router()),
-            now=self._world.clock.now(),
+            sight=self._sight,
+            now=now,
         )
 
     def _read_router(self) -> RouterState | Absent:

@@ -18,10 +18,11 @@ from typing import Annotated, Final, Literal
 from pydantic import Field, ValidationError
 
 from rollout.canary.interface import Target
-from rollout.control.standing import Standing, left_over, standing
+from rollout.control.standing import Standing, left_over, load_run, standing
 from rollout.control.world import World
 from rollout.errors import ConfigError, ConflictError, EvidenceError, UnavailableError
 from rollout.evidence.disk import make_folder, read_file, sync_folder, unavailable
+from rollout.evidence.runs import last_run
 from rollout.flow.schedule import prompt_at
 from rollout.gates.capabilities import judge_capabilities
 from rollout.gates.drift import medians
@@ -30,7 +31,7 @@ from rollout.model.base import Strict
 from rollout.model.canonical import canonical_bytes, digest_json
 from rollout.model.evidence import Baseline, Digest
 from rollout.model.inventory import Absent, Instance
-from rollout.model.journal import RunKind
+from rollout.model.journal import Phase, RunKind
 from rollout.model.policy import Policy
 from rollout.model.prompts import PromptSet
 from rollout.model.verdict import Outcome
@@ -69,6 +70,8 @@ class Look(Strict):
     """Why the look was skipped, or what else there is to say."""
     run: str
     """The run that answered the alarm before; empty for looks."""
+    confirmed: str
+    """The run that confirmed an alarm which still stands; empty where none does."""
     warmed: Annotated[tuple[str, ...], Field(strict=False)]
     """Instances that had their warm-up."""
     detector: DetectorState
@@ -184,6 +187,7 @@ class _Measured:
     alarm: str = ""
     note: str = ""
     warmed: tuple[str, ...] = ()
+    confirmed: str = ""
 
 
 class Monitor:
@@ -213,7 +217,8 @@ class Monitor:
         """Look once, and store what was found.
 
         While a rollout is unfinished nothing is sent. An alarm that no run has answered is raised again, without
-        further requests.
+        further requests. One that a run has confirmed stands, with nothing sent and nobody paged again, until a
+        `verify` run passes, which begins the evidence anew, or something else serves.
 
         Raises:
             EvidenceError: There is no baseline to measure by, or the stored state is damaged or of another baseline.
@@ -228,7 +233,11 @@ class Monitor:
                 f"the monitor's state in {self._state} was measured by another baseline, policy or prompt set than now "
                 "stands; `--accept-new-baseline` begins anew"
             )
-        known = None if last is None or anew else last
+        known = None if last is None or anew or self._passed_since(last) else last
+        if known is not None and known.confirmed:
+            note = f"confirmed by {known.confirmed} and not cleared since: `rollout verify` looks again"
+            stands = _Measured(note=note, warmed=known.warmed, confirmed=known.confirmed)
+            return self._store(subject, self._detector(subject, known.detector), stands, number=known.number + 1)
         detector = self._detector(subject, None if known is None else known.detector)
         warmed = () if known is None else known.warmed
         blocked = self._blocked()
@@ -245,8 +254,22 @@ class Monitor:
             measured = replace(measured, note=note)
         return self._store(subject, detector, measured, number=1 if last is None else last.number + 1)
 
-    def settle(self, run_id: str, *, cleared: bool) -> Look:
+    def _passed_since(self, last: Look) -> bool:
+        """Tell whether the newest run is a drift check that passed after a confirmed alarm."""
+        if not last.confirmed:
+            return False
+        newest = last_run(self._state)
+        if isinstance(newest, Absent) or newest.run_id == last.confirmed:
+            return False
+        run = load_run(self._state, newest.run_id)
+        return run.request.kind is RunKind.VERIFY and run.phase is Phase.VERIFIED
+
+    def settle(self, run_id: str, *, outcome: Phase) -> Look:
         """Store what became of an alarm: a cleared one begins the evidence anew, any other stands.
+
+        Args:
+            run_id: The `verify` run that answered it.
+            outcome: How that ended: VERIFIED clears the alarm, DRIFTED confirms it, anything else leaves it open.
 
         Raises:
             EvidenceError: There was no look, or its line is damaged.
@@ -255,6 +278,7 @@ class Monitor:
         last = self._log.last()
         if last is None:
             raise EvidenceError(f"{run_id} answers an alarm, and the monitor's log in {self._state} holds no look")
+        cleared, confirmed = outcome is Phase.VERIFIED, outcome is Phase.DRIFTED
         subject = self._subject()
         detector = self._detector(subject, None if cleared or last.yardstick != subject.yardstick else last.detector)
         answered = last.model_copy(
@@ -269,6 +293,7 @@ class Monitor:
                 "alarm": "",
                 "note": "cleared; the evidence begins anew" if cleared else "the alarm stands",
                 "run": run_id,
+                "confirmed": run_id if confirmed else "",
                 "detector": detector.state,
             }
         )
@@ -335,7 +360,7 @@ class Monitor:
         if isinstance(state, Absent) or not state.ready:
             why = state.reason if isinstance(state, Absent) else "; ".join(one.detail for one in state.instances)
             return _Measured(alarm=GONE, note=f"what serves in {slot} is not ready: {why}", warmed=warmed)
-        lost = self._lost(subject, state.instances[0])
+        lost = "; ".join(filter(None, (self._lost(subject, one) for one in state.instances)))
         if lost:
             return _Measured(alarm=CAPABILITIES, note=lost, warmed=warmed)
         ratios: list[float] = []
@@ -356,7 +381,7 @@ class Monitor:
         return _Measured(ratios=tuple(ratios), alarm=detector.alarm, note=note, warmed=uids)
 
     def _lost(self, subject: _Subject, instance: Instance) -> str:
-        """Say which capability of the baseline is gone; empty where none is."""
+        """Say which capability of the baseline an instance has lost; empty where none."""
         try:
             now = self._world.protocol.fetch_snapshot(instance.address, timeout_s=self._policy.deadlines.request_s)
             problem = ""
@@ -369,7 +394,7 @@ class Monitor:
             problems={"candidate": problem},
             compared=True,
         )
-        return gate.reasons[0].text if gate.outcome is Outcome.BREACH else ""
+        return f"{instance.uid}: {gate.reasons[0].text}" if gate.outcome is Outcome.BREACH else ""
 
     def _store(self, subject: _Subject, detector: DriftDetector, measured: _Measured, *, number: int) -> Look:
         answered = [one for one in measured.ratios if math.isfinite(one)]
@@ -386,6 +411,7 @@ class Monitor:
             alarm=measured.alarm,
             note=measured.note,
             run="",
+            confirmed=measured.confirmed,
             warmed=measured.warmed,
             detector=detector.state,
         )

@@ -11,6 +11,7 @@ from rollout.evidence.journal import Journal
 from rollout.evidence.objects import ObjectStore
 from rollout.evidence.runs import name_run, run_folder
 from rollout.flow.run import Run
+from rollout.gates.capabilities import diff, lost
 from rollout.model.canonical import digest_json
 from rollout.model.evidence import Baseline
 from rollout.model.inventory import Absent, SlotState
@@ -19,6 +20,7 @@ from rollout.model.policy import Policy
 from rollout.model.prompts import PromptSet
 from rollout.model.release import Release
 from rollout.model.roles import Slot
+from rollout.model.snapshot import CapabilitySnapshot
 from rollout.model.verdict import Reason
 
 
@@ -172,17 +174,32 @@ def _forget_stale_commands(world: World, *, rescue: bool) -> None:
             raise
 
 
-def same_wish(left: Run, wish: Wish) -> bool:
+def same_wish(state: Path, left: Run, wish: Wish) -> bool:
     """True when a command is repeated that left its run unfinished, or ended it without sealing the bundle.
 
     A promotion that has ended is the answer to the same command. A drift check or a rollback that has ended is not:
-    whoever asks again wants the world looked at again.
+    whoever asks again wants the world looked at again. A rollback goes on under any policy, but not to another stack.
     """
+    if left.request.kind is wish.kind is RunKind.ROLLBACK:
+        return not left.terminal and _leads_back_to_the_same(state, left, wish)
     if left.request.kind is not wish.kind or left.request.policy != _digest(wish.policy):
-        return left.request.kind is wish.kind is RunKind.ROLLBACK and not left.terminal
+        return False
     if wish.release is None:
         return not left.terminal
     return left.request.release == _digest(wish.release)
+
+
+def _leads_back_to_the_same(state: Path, left: Run, wish: Wish) -> bool:
+    """Tell whether a rollback that is wanted would restore what an unfinished one restores."""
+    try:
+        roles = _cast(standing(state), wish)
+    except ConfigError:
+        return False
+    except EvidenceError:
+        # What cannot be read must not keep an unfinished rollback from its end.
+        return True
+    wanted = None if roles.incumbent_release is None else _digest(roles.incumbent_release)
+    return (left.request.incumbent, left.request.incumbent_release) == (roles.incumbent, wanted)
 
 
 def _fitting_baseline(world: World, roles: _Cast, wish: Wish) -> Baseline | None:
@@ -190,6 +207,9 @@ def _fitting_baseline(world: World, roles: _Cast, wish: Wish) -> Baseline | None
 
     For a promotion it must hold a whole A/A history of the capabilities that the incumbent proves right now. For a
     drift check it is the yardstick, whatever the incumbent proves today.
+
+    Raises:
+        EvidenceError: The incumbent has lost a capability that it was promoted with.
     """
     if roles.incumbent_release is None or wish.kind in {RunKind.ROLLBACK, RunKind.CALIBRATE}:
         return None
@@ -198,19 +218,29 @@ def _fitting_baseline(world: World, roles: _Cast, wish: Wish) -> Baseline | None
         return None
     if wish.kind is RunKind.VERIFY:
         return stored if stored.measured_as(wish.policy, wish.prompts) else None
+    proven = _proven_now(world, roles.incumbent)
+    if proven is None:
+        # Whether it is ready at all is the preflight's question.
+        return None
+    gone = lost(wish.policy.capabilities, diff(stored.snapshot, proven))
+    if gone and stored.latency_s:
+        raise EvidenceError(
+            f"{roles.incumbent_release.name} serves and no longer proves what it was promoted with "
+            f"({'; '.join(map(str, gone))}), so to be as good as it proves nothing: `rollout verify` says more, "
+            "`rollout rollback` goes back, `rollout calibrate` takes it for the standard as it is now"
+        )
     fits = stored.usable(wish.policy, wish.prompts, now=world.clock.now())
-    return stored if fits and _proves_the_same(world, roles.incumbent, stored) else None
+    return stored if fits and proven.digest == stored.snapshot.digest else None
 
 
-def _proves_the_same(world: World, slot: Slot, stored: Baseline) -> bool:
+def _proven_now(world: World, slot: Slot) -> CapabilitySnapshot | None:
     state = world.platform.observe()[slot]
     if not isinstance(state, SlotState) or not state.instances:
-        return False
+        return None
     try:
-        now = world.protocol.fetch_snapshot(state.instances[0].address, timeout_s=5.0)
+        return world.protocol.fetch_snapshot(state.instances[0].address, timeout_s=5.0)
     except (EvidenceError, PlatformError):
-        return False
-    return now.digest == stored.snapshot.digest
+        return None
 
 
 def _plain(model: Policy | PromptSet | Release | Baseline) -> object:

@@ -8,7 +8,7 @@ from rollout.control.loop import Loop
 from rollout.control.open_run import OpenRun, Wish, begin, resume, same_wish
 from rollout.control.standing import left_over
 from rollout.control.world import World
-from rollout.errors import ConflictError, EvidenceError, RolloutError
+from rollout.errors import ConflictError, EvidenceError, PlatformError, RolloutError
 from rollout.evidence.bundle import seal_bundle
 from rollout.evidence.runs import run_folder
 from rollout.flow.run import Run
@@ -37,11 +37,13 @@ def carry_out(state: Path, wish: Wish, world: World) -> Ended:
         ConflictError: Another controller is at work, or another command left a run unfinished.
         RolloutError: See `begin` and `Loop.drive`.
     """
+    _refuse_beside(state, left_over(state), wish)
     generation = world.lease.acquire()
     try:
         left = left_over(state)
+        _refuse_beside(state, left, wish)
         if left is not None:
-            if same_wish(left, wish):
+            if same_wish(state, left, wish):
                 return _finish(state, _take_up(state, left, world), world)
             _clear(state, left, wish, world)
         return _finish(state, begin(state, wish, world, generation=generation), world)
@@ -75,13 +77,22 @@ def _take_up(state: Path, left: Run, world: World) -> OpenRun:
         raise
 
 
+def _refuse_beside(state: Path, left: Run | None, wish: Wish) -> None:
+    """Refuse to begin beside an unfinished run of another command; only a drift check may be ended by whoever comes.
+
+    Raises:
+        ConflictError: There is one.
+    """
+    if left is None or left.terminal or left.request.kind is RunKind.VERIFY or same_wish(state, left, wish):
+        return
+    raise ConflictError(
+        f"run {left.request.run_id} ({left.request.kind}) is unfinished in phase {left.phase}: "
+        "repeat its command to finish it, or `rollout abort` to roll it back"
+    )
+
+
 def _clear(state: Path, left: Run, wish: Wish, world: World) -> None:
     """Bring what another command left over to its end, so that this one can begin."""
-    if not left.terminal and left.request.kind is not RunKind.VERIFY:
-        raise ConflictError(
-            f"run {left.request.run_id} ({left.request.kind}) is unfinished in phase {left.phase}: "
-            "repeat its command to finish it, or `rollout abort` to roll it back"
-        )
     try:
         opened = resume(state, left, world)
         if not left.terminal:
@@ -103,7 +114,12 @@ def _finish(state: Path, opened: OpenRun, world: World) -> Ended:
     summary = summarise(run, records, names=opened.dossier.names, cost=opened.dossier.policy.cost)
     if not opened.journal.sealed:
         derived = {"summary.md": markdown(summary).encode(), "junit.xml": junit_xml(summary)}
-        seal_bundle(opened.journal, derived, at=world.clock.now())
+        try:
+            seal_bundle(opened.journal, derived, at=world.clock.now())
+        except (EvidenceError, PlatformError) as error:
+            # How the run ended stands in its journal; the next command seals what is left.
+            text = f"{run.request.run_id} has ended and its bundle is not sealed yet: {error}"
+            world.listener.waiting(Reason(code="bundle_not_sealed", text=text))
     return Ended(
         run=run,
         records=records,

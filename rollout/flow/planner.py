@@ -154,7 +154,21 @@ def _deploy(view: View) -> Decision:
     candidate = view.run.request.candidate
     if candidate not in view.run.deployed:
         return Act(step=Deploy(slot=candidate, purpose="candidate"))
-    return _not_ready(view, Event.BREACHED, "candidate") or read_instances(view, START) or Enter(event=Event.READY)
+    unready = _not_ready(view, Event.BREACHED, "candidate")
+    if unready is not None:
+        return unready
+    # Its start is evidence. Where an earlier controller was to watch it and did not, it starts once more.
+    return _start_missed(view) or read_instances(view, START) or Enter(event=Event.READY)
+
+
+def _start_missed(view: View) -> Act | None:
+    state, candidate = view.slot(Role.CANDIDATE), view.run.request.candidate
+    began, bootstrap = view.sight.began, view.run.request.kind is RunKind.BOOTSTRAP
+    if bootstrap or not isinstance(state, SlotState) or began is None or began <= view.run.deployed_at[candidate]:
+        return None
+    read = view.run.read_at(START)
+    missed = any(one.uid not in read and view.cold_start_s(one.uid) is None for one in state.instances)
+    return Act(step=Retire(slot=candidate)) if missed else None
 
 
 def _admit(view: View) -> Decision:
@@ -258,13 +272,12 @@ def _traffic(view: View, *, stage: str, weights: Weights, targets: tuple[Slot, .
 
 def _unready(view: View, weights: Weights) -> Decision | None:
     """Wait, not for ever, until every slot that these weights give traffic to is ready."""
-    since = max(view.run.entered_at, *view.run.concluded_at.values())
     for role in Role:
         state = view.slot(role)
         if weights.of(view.run.slot(role)) == 0 or (isinstance(state, SlotState) and state.ready):
             continue
         text = f"the {role} is not ready: {detail_of(state)}"
-        if view.now - since > view.policy.deadlines.ready_s:
+        if view.unready_s(role) > view.policy.deadlines.ready_s:
             event = Event.LOST if role is Role.INCUMBENT else Event.BREACHED
             return enter(event, f"{role.value}_not_ready", text)
         return alarm(view) or wait(f"{role.value}_not_ready", text)

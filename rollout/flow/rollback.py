@@ -77,7 +77,11 @@ def _abandon(view: View) -> Decision | None:
 
 
 def _rescue_traffic(view: View) -> Decision | None:
-    """Take traffic from the dead and from a candidate that is not ready, as soon as any of the incumbent lives."""
+    """Take traffic from the dead, the ill and the convicted, as soon as there is somebody of the incumbent to take it.
+
+    From the dead and from a candidate that is not ready, when any of the incumbent lives; from a convicted candidate,
+    when any of the incumbent is ready.
+    """
     incumbent, candidate = view.run.request.incumbent, view.run.request.candidate
     router, state, other = view.inventory.router, view.slot(Role.INCUMBENT), view.slot(Role.CANDIDATE)
     living = _living(state)
@@ -89,7 +93,9 @@ def _rescue_traffic(view: View) -> Decision | None:
     # A router that prefers the least busy sends most of all to the dead, who are never busy.
     to_the_dead = router.weights.of(incumbent) > 0 and not living.issuperset(router.targets.get(incumbent, ()))
     whole = isinstance(other, SlotState) and other.ready
-    to_the_ill = router.weights.of(candidate) > 0 and not whole
+    # What remains of the incumbent may be too few; it is not known to be bad.
+    convicted = view.run.cause is Event.BREACHED and bool(_ready(state))
+    to_the_ill = router.weights.of(candidate) > 0 and (convicted or not whole)
     return _all_back(view, router) if to_the_dead or to_the_ill else None
 
 
@@ -119,16 +125,20 @@ def _hung(view: View, state: SlotState) -> tuple[str, ...]:
     slot, router = run.request.incumbent, view.inventory.router
     since = max(run.entered_at, run.deployed_at.get(slot, 0.0), run.shifted.at if run.shifted else 0.0)
     waited = view.now - since
-    idle = isinstance(router, RouterState) and router.weights.of(slot) == 0
+    if waited <= limit_s:
+        return ()
     # One that takes traffic may serve it, however its probe answers. It is restarted where nobody else could serve,
     # and only by a controller that looked all the while: one that comes back after long may see one late probe.
-    if waited <= limit_s or not (
-        idle or (waited <= RESTART_WINDOW * limit_s and not _ready(view.slot(Role.CANDIDATE)))
-    ):
-        return ()
+    last_hope = waited <= RESTART_WINDOW * limit_s and not _ready(view.slot(Role.CANDIDATE))
+    takes = router.targets.get(slot, ()) if isinstance(router, RouterState) and router.weights.of(slot) else ()
+    unseen = isinstance(router, Absent)
     known = run.deployed.get(slot)
     started = set(known.pod_uids if known else ()) - set(run.pod_uids(Role.INCUMBENT))
-    return tuple(one.uid for one in state.instances if not one.ready and one.uid not in started)
+    return tuple(
+        one.uid
+        for one in state.instances
+        if not one.ready and one.uid not in started and (last_hope or not (unseen or one.address in takes))
+    )
 
 
 def _can_stay(view: View) -> bool:

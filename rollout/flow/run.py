@@ -72,6 +72,10 @@ PROOF: Mapping[RunKind, tuple[str, ...]] = {
 """Stages whose PASS must stand before the candidate of a run takes traffic; other kinds move none to a candidate."""
 
 
+APPROVABLE: Mapping[Phase, str] = {Phase.CANARY: CANARY, Phase.LOAD: LOAD}
+"""Phases in which a person may say yes, once their stage has a verdict."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Shifted:
     """The last change of traffic, as read back."""
@@ -119,6 +123,8 @@ class Run:
     """Cold starts of the incumbent's twins."""
     samples: tuple[SampleMeasured, ...] = ()
     shifted: Shifted | None = None
+    candidate_served: bool = False
+    """The candidate took live traffic at some time."""
     live: Mapping[str, LiveWindow] = field(default_factory=dict)
     live_at: Mapping[str, float] = field(default_factory=dict)
     verdicts: Mapping[str, VerdictGiven] = field(default_factory=dict)
@@ -276,7 +282,12 @@ def _told(run: Run, record: Record) -> Run:  # noqa: C901, PLR0911, PLR0912 - on
         case HistoryStored() as body:
             return replace(_worked(run), history=body.baseline)
         case TrafficShifted() as body:
-            return replace(_worked(run), shifted=_shifted(body, record.at))
+            served = _shifted(body, record.at).weights.of(run.request.candidate) > 0
+            return replace(
+                _worked(run),
+                shifted=_shifted(body, record.at),
+                candidate_served=run.candidate_served or (served and run.request.kind is not RunKind.ROLLBACK),
+            )
         case LiveRead() as body:
             live = _with(run.live, body.stage, body.window)
             return replace(_worked(run), live=live, live_at=_with(run.live_at, body.stage, record.at))
@@ -333,7 +344,7 @@ def _read(run: Run, body: InstancesRead) -> Run:
 
 def _commanded(run: Run, body: CommandReceived) -> Run:
     run = replace(run, commands=(*run.commands, body))
-    stage = {Phase.CANARY: CANARY, Phase.LOAD: LOAD}.get(run.phase)
+    stage = APPROVABLE.get(run.phase)
     if body.command is not CommandKind.APPROVE or stage is None or stage not in run.verdicts:
         return run
     if run.verdicts[stage].verdict.outcome is Outcome.PASS:

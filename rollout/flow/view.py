@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 from rollout.flow.run import Run
+from rollout.flow.sight import Sight
 from rollout.flow.steps import (
     Enter,
     Step,
@@ -28,11 +29,22 @@ class View:
     prompts: PromptSet
     run: Run
     inventory: Inventory
+    sight: Sight
     now: float
 
     def slot(self, role: Role) -> SlotState | Absent:
         """Return what stands in a role's slot."""
         return self.inventory.slots[self.run.slot(role)]
+
+    def unready_s(self, role: Role) -> float:
+        """Return for how long this controller has not found a role ready; 0 where it is."""
+        return self.now - self.sight.unready_since.get(self.run.slot(role), self.now)
+
+    def cold_start_s(self, uid: str) -> float | None:
+        """Return how long an instance in the candidate's slot took to become ready; None where nobody watched."""
+        deployed_at = self.run.deployed_at.get(self.run.request.candidate)
+        ready_at = self.sight.became_ready.get(uid)
+        return None if deployed_at is None or ready_at is None else max(ready_at - deployed_at, 0.0)
 
     def elapsed(self) -> float:
         """Return the seconds since the phase was entered."""

@@ -22,6 +22,9 @@ UNREADY_PAIRS_MAX = 20
 """Pairs beyond its demand that a stage asks of a candidate that takes traffic and says that it is not ready. One that
 hangs is convicted by the first few; one that answers them all and still is not ready is given up after so many."""
 
+UNREADY_S = 15.0
+"""And after so long: a late answer of one probe, or of a few, is a busy machine."""
+
 
 def watch(view: View, stage: str, *, onward: Event, pairs: int, seconds: float) -> Decision:
     """Judge a stage that has live traffic: pairs, time, and the router's own counters."""
@@ -33,7 +36,7 @@ def watch(view: View, stage: str, *, onward: Event, pairs: int, seconds: float) 
         return alarmed
     done, state = len(run.pairs.get(stage, ())), view.slot(Role.CANDIDATE)
     ready = isinstance(state, SlotState) and state.ready
-    if not ready and done >= pairs + UNREADY_PAIRS_MAX:
+    if done >= pairs + UNREADY_PAIRS_MAX and view.unready_s(Role.CANDIDATE) > UNREADY_S:
         return enter(Event.BREACHED, "candidate_not_ready", f"the candidate is not ready: {detail_of(state)}")
     judged = run.judged.get(stage)
     open_ = judged is not None and judged.outcome is Outcome.INCONCLUSIVE and done < view.policy.latency.pairs_max

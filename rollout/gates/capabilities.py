@@ -1,6 +1,6 @@
 """The capability gate: what the candidate proves about itself, and how that differs from the incumbent."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
@@ -83,12 +83,13 @@ def judge_capabilities(
         text = f"incumbent: {problems.get('incumbent', 'no snapshot')}"
         return _said(Outcome.INCONCLUSIVE, "incumbent_snapshot_unreadable", text)
     differences = diff(incumbent, candidate)
-    blocking += [
-        Reason(code="capability_lost", text=str(one))
-        for one in differences
-        if one.severity is Severity.BLOCK and not _allowed(policy, one.key)
-    ]
+    blocking += [Reason(code="capability_lost", text=str(one)) for one in lost(policy, differences)]
     return _judged(blocking, differences)
+
+
+def lost(policy: CapabilityGate, differences: Iterable[Difference]) -> tuple[Difference, ...]:
+    """Return the differences that block and that the policy does not allow."""
+    return tuple(one for one in differences if one.severity is Severity.BLOCK and not _allowed(policy, one.key))
 
 
 def reported(result: GateResult) -> tuple[Difference, ...]:

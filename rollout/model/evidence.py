@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from rollout.model.base import Strict
+from rollout.model.inventory import Absent, Instance
 from rollout.model.policy import Policy
 from rollout.model.prompts import PromptSet
 from rollout.model.roles import Role
@@ -115,6 +116,16 @@ class InstanceReading(Strict):
     """From the deployment until it was seen ready; None where that was not watched."""
 
 
+def reading_of(instance: Instance, *, cold_start_s: float | None) -> InstanceReading:
+    """Return what a look at an instance found, as it is written down."""
+    return InstanceReading(
+        uid=instance.uid,
+        restarts=instance.restarts,
+        memory_bytes=None if isinstance(instance.memory_bytes, Absent) else instance.memory_bytes,
+        cold_start_s=cold_start_s,
+    )
+
+
 class LiveWindow(Strict):
     """Live requests of the candidate between two looks at one router process."""
 
@@ -161,9 +172,12 @@ class Baseline(Strict):
 
     def comparable(self, other: "Baseline") -> bool:
         """True when both were measured on the same release, capabilities and prompts, in the same way."""
-        return (self.release_digest, self.snapshot.digest, self.prompts_digest, self.protocol) == (
+        return self.measured_like(other) and self.snapshot.digest == other.snapshot.digest
+
+    def measured_like(self, other: "Baseline") -> bool:
+        """True when both were measured on the same release and prompts, in the same way; capabilities may differ."""
+        return (self.release_digest, self.prompts_digest, self.protocol) == (
             other.release_digest,
-            other.snapshot.digest,
             other.prompts_digest,
             other.protocol,
         )

@@ -145,7 +145,7 @@ class EnvoyRouter:
         listening = self._daemon.listening()
         if listening != self._listen:
             raise RefusedError(
-                f"the running Envoy listens on {listening}, the policy says {self._listen}; "
+                f"the running Envoy listens on {listening}, the stack file says {self._listen}; "
                 "stop the router first, then repeat"
             )
         standing = self._admin.read_targets()

@@ -208,7 +208,7 @@ def _refuse_taken(listen: Address) -> None:
         except OSError as error:
             raise RefusedError(
                 f"Envoy cannot listen on {listen}: {error.strerror}; "
-                "end what listens there, or choose another address for the router in the policy"
+                "end what listens there, or choose another address for the router in the stack file"
             ) from error
 
 

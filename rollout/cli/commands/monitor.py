@@ -109,6 +109,8 @@ def _watch(
             look = watch.look()
             done += 1
             _tell_look(look, output)
+            if look.confirmed:
+                return int(Exit.BREACH)
             if look.alarm:
                 try:
                     code = _answer(watch, look, _verify(world, stack, policy, prompts, output=output), output)
@@ -151,19 +153,21 @@ def _verify(world: "World", stack: "LoadedStack", policy: "Policy", prompts: "Pr
 
 def _answer(watch: "Monitor", look: "Look", ended: "Ended", output: str) -> "Exit":
     """Store and tell what became of an alarm; return the run's exit code."""
-    from rollout.cli.exits import Exit, exit_of_run
+    from rollout.cli.exits import exit_of_run
     from rollout.report.drift_event import drift_event
 
     code = exit_of_run(ended.run.phase, ended.run.cause, wanted_rollback=False)
-    settled = watch.settle(ended.run.request.run_id, cleared=code is Exit.PASS)
-    event = drift_event(ended.summary, alarm=look.alarm, bundle=str(ended.folder), at=settled.at, exit_code=int(code))
+    at = ended.records[-1].at
+    event = drift_event(ended.summary, alarm=look.alarm, bundle=str(ended.folder), at=at, exit_code=int(code))
+    # Told before it is stored: after a crash between the two a person is told twice, and never not at all.
     # Whoever reads may be gone; the run's end stands all the same.
     with suppress(OSError):
         if output == "json":
             sys.stdout.write(json.dumps(event) + "\n")
             sys.stdout.flush()
         else:
-            click.echo(f"{event['type']}: {ended.summary.headline}; {settled.note}; bundle {ended.folder}")
+            click.echo(f"{event['type']}: {ended.summary.headline}; bundle {ended.folder}")
+    watch.settle(ended.run.request.run_id, outcome=ended.run.phase)
     return code
 
 

@@ -61,7 +61,8 @@ def verify(stack_path: Path, policy_path: Path | None, output: str) -> int:
 def rollback(stay: bool, stack_path: Path, policy_path: Path | None, output: str) -> int:  # noqa: FBT001 - click passes flags
     """Send all traffic back to the stack that served before the last promotion.
 
-    A rollout that is under way is aborted first; where that already returned traffic, nothing more is done.
+    A rollout that is under way is aborted first; where its candidate had taken traffic and lost it again by that,
+    nothing more is done.
 
     Exit codes: 0 rolled back, 2 there is nothing to go back to, 5 platform, 7 incomplete: a person is needed.
     """
@@ -71,13 +72,13 @@ def rollback(stay: bool, stack_path: Path, policy_path: Path | None, output: str
     stack, _ = load_for_rescue(stack_path, policy_path)
     left = left_over(stack.state)
     if left is not None and not left.terminal and left.request.kind is not RunKind.ROLLBACK:
-        from rollout.cli.commands.speak import end_run
+        from rollout.cli.commands.speak import end_run, tell_end
         from rollout.model.journal import Phase
 
         ended = end_run(stack_path, policy_path, "rollback asked for", output)
-        if ended.phase is Phase.ROLLED_BACK:
-            click.echo(f"{ended.request.run_id}: rolled back; traffic is where it was before", err=True)
-            return 0
+        if ended.phase is Phase.ROLLED_BACK and ended.candidate_served:
+            # What had taken traffic lost it again: that is the rollback that was asked for.
+            return tell_end(ended, output)
     return tell(drive(RunKind.ROLLBACK, stack_path, policy_path, output, stay=stay), output)
 
 

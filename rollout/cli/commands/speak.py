@@ -11,6 +11,7 @@ import click
 from rollout.cli.options import listener, load_for_rescue, output_option, policy_option, stack_option
 
 if TYPE_CHECKING:
+    from rollout.cli.signals import ProcessSignals
     from rollout.flow.run import Run
 
 REASON = click.option("--reason", default="", help="Why; it is kept in the journal.")
@@ -44,11 +45,11 @@ def approve(reason: str, stack_path: Path) -> int:
     """
     from rollout.control.standing import left_over
     from rollout.errors import ConfigError
-    from rollout.flow.run import CANARY
+    from rollout.flow.run import APPROVABLE
 
     stack, _ = load_for_rescue(stack_path, None)
     run = left_over(stack.state)
-    if run is not None and not run.terminal and CANARY not in run.verdicts:
+    if run is not None and not run.terminal and APPROVABLE.get(run.phase) not in run.verdicts:
         raise ConfigError(f"{run.request.run_id} is in phase {run.phase} and waits for nobody's approval")
     return _say("approve", reason, stack_path)
 
@@ -63,7 +64,7 @@ def abort(reason: str, stack_path: Path, policy_path: Path | None, output: str) 
 
     If its controller is gone, this command takes its place.
     """
-    return _tell_end(end_run(stack_path, policy_path, reason, output), output)
+    return tell_end(end_run(stack_path, policy_path, reason, output), output)
 
 
 def end_run(stack_path: Path, policy_path: Path | None, reason: str, output: str) -> "Run":
@@ -84,10 +85,13 @@ def end_run(stack_path: Path, policy_path: Path | None, reason: str, output: str
     signals, watcher = ProcessSignals(), listener(output, policy)
     world = build_world(stack, policy, signals=signals, listener=watcher, moves_traffic=True)
     deadline = time.monotonic() + 2 * longest_step_s(stack, policy) + policy.deadlines.rollback_s
-    while time.monotonic() < deadline and not signals.received:
+    while True:
         run = load_run(stack.state, run_id)
-        if run.sealed:
+        # How it ended counts, whatever came while it ended.
+        if run.sealed or (run.terminal and _gave_up(deadline, signals)):
             return run
+        if _gave_up(deadline, signals):
+            break
         try:
             with closing(watcher):
                 signals.install()
@@ -97,7 +101,11 @@ def end_run(stack_path: Path, policy_path: Path | None, reason: str, output: str
     raise ConflictError(f"{run_id}: its controller has not answered yet; `rollout status` shows what it does")
 
 
-def _tell_end(run: "Run", output: str) -> int:
+def _gave_up(deadline: float, signals: "ProcessSignals") -> bool:
+    return time.monotonic() >= deadline or bool(signals.received)
+
+
+def tell_end(run: "Run", output: str) -> int:
     """Say how an aborted run ended; return the exit code."""
     from rollout.cli.exits import Exit
     from rollout.model.journal import Phase

@@ -29,6 +29,7 @@ class Watch:
             failed=0,
             p50_ratio=1.0 if what == "quiet" else None,
             note="",
+            confirmed="r000001-verify" if what == "confirmed" else "",
             alarm="median" if what == "alarm" else "",
             evidence=1.0,
             evidence_needed=100.0,
@@ -70,6 +71,10 @@ def test_looks_that_measured_nothing_are_no_pass(run):
 
 def test_cleared_alarm_lets_the_monitor_go_on(run):
     assert run(Watch("quiet", "alarm", "quiet"), Exit.PASS)[:2] == (Exit.PASS, 3)
+
+
+def test_alarm_that_was_confirmed_before_ends_the_monitor_without_another_run(run):
+    assert run(Watch("confirmed"), looks=None)[:2] == (Exit.BREACH, 1)
 
 
 @pytest.mark.parametrize("code", [Exit.BREACH, Exit.INCONCLUSIVE, Exit.PLATFORM])

@@ -25,19 +25,35 @@ def test_write_to_a_pipe_that_nobody_reads_drops_instead_of_waiting():
     os.close(reader)
 
 
-def test_signal_interrupts_only_inside_an_interruptible_block():
+def test_signal_interrupts_once_and_only_inside_an_interruptible_block():
     signals = ProcessSignals()
     before = signal.getsignal(signal.SIGTERM)
     try:
         signals.install()
         os.kill(os.getpid(), signal.SIGTERM)
         assert signals.received == "SIGTERM"
+        with pytest.raises(Interrupted), signals.interruptible():
+            pytest.fail("what takes minutes must not begin after the signal")
         with signals.interruptible():
             os.kill(os.getpid(), signal.SIGTERM)
     finally:
         for one in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
             signal.signal(one, before if one is signal.SIGTERM else signal.SIG_DFL)
         signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def test_signal_that_the_parent_had_ignored_stays_ignored():
+    program = (
+        "import os, signal, sys\n"
+        "from rollout.cli.signals import ProcessSignals\n"
+        "signals = ProcessSignals(); signals.install()\n"
+        "os.kill(os.getpid(), signal.SIGHUP)\n"
+        "sys.stdout.write(repr(signals.received))\n"
+    )
+    done = subprocess.run(
+        ["nohup", sys.executable, "-c", program], capture_output=True, text=True, check=False, stdin=subprocess.DEVNULL
+    )
+    assert done.stdout == "''"
 
 
 def test_first_signal_ends_a_wait():

@@ -41,6 +41,7 @@ class World:
     state: Path
     ratio: float = 1.0
     failing: bool = False
+    fallen: str = ""
     provider: str = "CUDAExecutionProvider"
     slot: SlotState | Absent = field(
         default_factory=lambda: SlotState(
@@ -73,6 +74,8 @@ class World:
 
     def fetch_snapshot(self, address, *, timeout_s):
         assert timeout_s > 0.0
+        if self.fallen and address in {one.address for one in self.slot.instances if one.uid == self.fallen}:
+            return snapshot("CPUExecutionProvider")
         if self.provider == "none":
             raise UnavailableError(f"{address} does not answer")
         return snapshot(self.provider)
@@ -220,13 +223,42 @@ def test_alarm_that_nobody_answered_is_raised_again_without_further_requests(wor
 def test_cleared_alarm_begins_the_evidence_anew_and_another_stands(world):
     world.ratio = 2.0
     until_alarm(world)
-    stands = watch(world).settle("r000010-verify", cleared=False)
-    assert stands.run == "r000010-verify"
+    open_ = watch(world).settle("r000010-verify", outcome=Phase.UNDECIDED)
+    assert (open_.run, open_.confirmed) == ("r000010-verify", "")
     assert watch(world).look().alarm
-    cleared = watch(world).settle("r000011-verify", cleared=True)
+    cleared = watch(world).settle("r000011-verify", outcome=Phase.VERIFIED)
     assert (cleared.evidence, cleared.detector.requests) == (0.0, 0)
     world.ratio = 1.0
     assert not watch(world).look().alarm
+
+
+def test_confirmed_alarm_stands_and_pages_nobody_again_until_a_drift_check_passes(world, monkeypatch):
+    world.ratio = 2.0
+    until_alarm(world)
+    watch(world).settle("r000010-verify", outcome=Phase.DRIFTED)
+    newest = SimpleNamespace(run_id="r000010-verify")
+    monkeypatch.setattr(module, "last_run", lambda _state: newest)
+    asked = len(world.asked)
+    for _ in range(3):
+        look = watch(world).look()
+        assert (look.alarm, look.confirmed, look.requests) == ("", "r000010-verify", 0)
+        assert "rollout verify" in look.note
+    assert len(world.asked) == asked
+    newest.run_id, world.ratio = "r000012-verify", 1.0
+    verified = SimpleNamespace(request=SimpleNamespace(kind=RunKind.VERIFY), phase=Phase.DRIFTED)
+    monkeypatch.setattr(module, "load_run", lambda _state, _run_id: verified)
+    assert watch(world).look().confirmed, "that check did not pass either"
+    verified.phase = Phase.VERIFIED
+    look = watch(world).look()
+    assert (look.alarm, look.confirmed, look.requests) == ("", "", 5)
+
+
+def test_one_instance_of_several_that_lost_a_capability_raises_an_alarm(world):
+    world.fallen = "two"
+    look = watch(world).look()
+    assert look.alarm == "capabilities"
+    assert "two" in look.note
+    assert "one" not in look.note.split(":")[0]
 
 
 def test_line_that_a_crash_cut_short_is_left_out_and_the_state_before_it_is_resumed(world):

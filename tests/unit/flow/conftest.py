@@ -19,12 +19,13 @@ from rollout.errors import RefusedError, RolloutError, UnavailableError
 from rollout.flow.invariants import check
 from rollout.flow.planner import plan
 from rollout.flow.run import advance, fold
+from rollout.flow.sight import Sight, looked
 from rollout.flow.steps import CHANGES_WORLD, Act, Conclude, Enter, Finished, Wait
 from rollout.flow.table import follow
 from rollout.flow.view import View, live_window
 from rollout.gates.jury import Jury
 from rollout.model.canonical import digest_json
-from rollout.model.evidence import Baseline, InstanceReading, Pair, Sample, SampleStatus, history_of
+from rollout.model.evidence import Baseline, Pair, Sample, SampleStatus, history_of, reading_of
 from rollout.model.inventory import Absent, Instance, Inventory, LiveCounters, RouterState, SlotState
 from rollout.model.journal import (
     GENESIS,
@@ -388,7 +389,7 @@ class SimulatedWorld:
         late = self.now - one.started_at < one.release.ready_after_s
         detail = "ended" if dead else "hangs" if one.hung else "still loading" if late else ""
         grown = one.release.memory_growth if self.now - one.started_at > MEMORY_GROWS_AFTER_S else 1.0
-        memory = None if dead else round(1e9 * grown)
+        memory = Absent(reason="it has ended") if dead else round(1e9 * grown)
         return Instance(
             uid=one.uid,
             address=one.address,
@@ -595,7 +596,7 @@ class Simulation:
 
     def _begin(self) -> None:
         """Start a controller on what the journal says."""
-        self.run = fold(self.records)
+        self.run, self.sight = fold(self.records), Sight()
         baseline = self.objects[self.run.history] if self.run.history else None
         history = baseline.history if baseline else None
         if baseline and self.run.request.kind is RunKind.VERIFY:
@@ -686,8 +687,9 @@ class Simulation:
             router = Absent(reason="no router") if self.run.request.kind is RunKind.VERIFY else self.world.read()
         except UnavailableError as error:
             router = Absent(reason=str(error))
-        inventory = Inventory(slots=self.world.observe(), router=router)
-        return View(policy=self.policy, prompts=PROMPTS, run=self.run, inventory=inventory, now=self.world.now)
+        inventory, now = Inventory(slots=self.world.observe(), router=router), self.world.now
+        self.sight = looked(self.sight, inventory.slots, deployed_at=self.run.deployed_at, now=now)
+        return View(policy=self.policy, prompts=PROMPTS, run=self.run, inventory=inventory, sight=self.sight, now=now)
 
     def _act(self, view: View, step: Any) -> None:
         name = type(step).__name__
@@ -856,10 +858,9 @@ class Simulation:
         return WindowsMeasured(pair=pair, judgement=self.jury.hear_windows(pair))
 
     def _ReadInstances(self, view: View, step: Any) -> InstancesRead:  # noqa: N802
-        began = self.run.deployed_at.get(self.run.request.candidate)
-        started = view.now - began if step.stage == "start" and began is not None else None
+        start = step.stage == "start"
         readings = [
-            InstanceReading(uid=one.uid, restarts=one.restarts, memory_bytes=one.memory_bytes, cold_start_s=started)
+            reading_of(one, cold_start_s=view.cold_start_s(one.uid) if start else None)
             for one in view.slot(Role.CANDIDATE).instances
         ]
         return InstancesRead(stage=step.stage, role=Role.CANDIDATE, readings=tuple(readings))

@@ -206,6 +206,38 @@ def test_paused_run_still_ends_at_its_deadline(simulate, phase):
     ended(sim, Phase.ROLLED_BACK, "run_deadline")
 
 
+def test_pause_before_the_candidate_is_ready_adds_nothing_to_its_cold_start(simulate):
+    sim = reach(simulate(), Phase.DEPLOY)
+    sim.say(CommandKind.PAUSE)
+    sim.turn()
+    sim.world.pass_time(1.0)
+    sim.turn()
+    sim.world.pass_time(100.0)
+    sim.say(CommandKind.RESUME)
+    assert sim.to_the_end() is Phase.PROMOTED
+    assert max(one.cold_start_s for one in sim.run.readings[0].readings) < 3.0
+
+
+def test_start_that_a_crash_kept_from_being_watched_is_watched_once_more(simulate):
+    sim = reach(simulate(), Phase.DEPLOY)
+    first = sim.world.slots[GREEN][0]
+    sim.world.pass_time(100.0)
+    sim = sim.resumed(sim.records, sim.world)
+    assert sim.to_the_end() is Phase.PROMOTED
+    assert sim.world.slots[GREEN][0].uid != first.uid
+    assert max(one.cold_start_s for one in sim.run.readings[0].readings) < 3.0
+
+
+def test_start_of_a_twin_that_a_crash_kept_from_being_watched_is_no_yardstick(simulate):
+    sim = simulate(own_history=True).until(Phase.HISTORY)
+    while GREEN not in sim.run.deployed:
+        sim.turn()
+    sim.world.pass_time(100.0)
+    sim = sim.resumed(sim.records, sim.world)
+    assert sim.to_the_end() is Phase.PROMOTED
+    assert max(sim.run.twin_starts_s) < 3.0
+
+
 @pytest.mark.parametrize("phase", [Phase.SHIFT, Phase.SOAK])
 def test_pause_does_not_protect_a_candidate_that_fails_live_requests(simulate, phase):
     sim = reach(simulate(), phase)
@@ -355,6 +387,32 @@ def test_one_late_answer_of_a_readiness_probe_ends_nothing(simulate, phase, role
     assert sim.to_the_end() is Phase.PROMOTED
 
 
+def test_late_probe_after_a_long_pause_ends_nothing(simulate):
+    sim = reach(simulate(), Phase.SHIFT)
+    while "shift-10" not in sim.run.verdicts:
+        sim.turn()
+    sim.say(CommandKind.PAUSE)
+    sim.turn()
+    sim.world.pass_time(20.0)
+    sim.say(CommandKind.RESUME)
+    fault(sim)
+    sim.world.hang(BLUE)
+    sim.turn()
+    sim.world.hang(BLUE, hung=False)
+    assert sim.to_the_end() is Phase.PROMOTED
+
+
+def test_late_probe_in_a_stage_that_took_many_pairs_ends_nothing(simulate):
+    sim = reach(simulate(soak={"pairs": 40, "seconds": 2}), Phase.SOAK).until_pair("soak", 40)
+    sim.policy = sim.policy.model_copy(update={"soak": sim.policy.soak.model_copy(update={"pairs": 3})})
+    fault(sim)
+    started = sim.world.slots[GREEN][0].started_at
+    sim.world.slots[GREEN][0].started_at = math.inf
+    sim.turn()
+    sim.world.slots[GREEN][0].started_at = started
+    assert sim.to_the_end() is Phase.PROMOTED
+
+
 def test_traffic_waits_until_a_proven_candidate_is_ready_again(simulate):
     sim = simulate().until(Phase.SHIFT)
     sim.world.hang(GREEN)
@@ -424,6 +482,22 @@ def test_incumbent_that_is_not_ready_takes_no_traffic_from_whoever_is(simulate, 
     sim.world.slots[BLUE][0].started_at = sim.world.now + 5.0
     ended(sim, Phase.ROLLED_BACK, "rollback_requested")
     assert sim.waits["incumbent_not_ready"] > 40
+
+
+@pytest.mark.parametrize("phase", [Phase.SHIFT, Phase.SOAK])
+def test_convicted_candidate_loses_its_traffic_to_the_part_of_the_incumbent_that_is_ready(simulate, release, phase):
+    sim = reach(simulate(own_history=True, incumbent=release(name="old", replicas=2)), phase)
+    fault(sim)
+    hung, serving = sim.world.slots[BLUE]
+    hung.hung = True
+    sim.world.slots[GREEN][0].release.live_error_rate = 0.9
+    sim.until(Phase.ROLLBACK)
+    began = sim.world.now
+    while sim.world.router.weights[GREEN]:
+        sim.turn()
+    assert sim.world.now - began < 1.0
+    assert sim.world.router.targets[BLUE] == (serving.address,)
+    ended(sim, Phase.ROLLED_BACK, "live_errors")
 
 
 def test_standby_that_hangs_is_restarted_once(simulate, release):
