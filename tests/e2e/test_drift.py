@@ -1,28 +1,43 @@
 """Drift on real servers: a slower stack is convicted, a busy machine is cleared by the earlier stack."""
 
-import subprocess
-import sys
-import time
+import contextlib
+import threading
 from contextlib import contextmanager
 
+import psutil
 import pytest
 from e2e_stack import wait_until
 
-BUSY = "while True: pass"
-HOGS = 10
-"""Five for each of two cores: everything on this machine becomes several times slower."""
+PERIOD_S = 0.02
+RUNS_S = 0.005
+"""Of each period, as a CPU quota of a quarter of a core lets a container run."""
 
 
 @contextmanager
-def busy_machine():
-    hogs = [subprocess.Popen([sys.executable, "-c", BUSY]) for _ in range(HOGS)]
+def throttled(stack, *slots):
+    """Let the servers of these slots run for a quarter of the time, as a quota or a busy host does."""
+    servers = [one for one in stack.processes() if one.environ()["ROLLOUT_SLOT_DIR"].endswith(slots)]
+    assert servers
+    ended = threading.Event()
+
+    def turn():
+        while not ended.wait(RUNS_S):
+            for one in servers:
+                one.suspend()
+            ended.wait(PERIOD_S - RUNS_S)
+            for one in servers:
+                one.resume()
+
+    thread = threading.Thread(target=turn)
+    thread.start()
     try:
-        time.sleep(0.5)
         yield
     finally:
-        for one in hogs:
-            one.kill()
-            one.wait()
+        ended.set()
+        thread.join()
+        for one in servers:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                one.resume()
 
 
 @pytest.fixture
@@ -41,18 +56,14 @@ def stages_of(ran):
 
 
 def test_machine_that_slows_both_stacks_alike_is_cleared_by_the_recheck(promoted):
-    with busy_machine():
+    with throttled(promoted, "blue", "green"):
         ran = promoted.run("verify", "--output", "json")
     assert ran.code == 0, (ran.out, ran.err)
     assert stages_of(ran) == {"drift": "BREACH", "recheck": "PASS"}
 
 
 def test_stack_that_alone_became_slower_is_convicted_by_the_recheck(promoted):
-    # What a neighbour's priority class, a cgroup limit or a wrong niceness does to one stack and not to the other.
-    for one in promoted.processes():
-        if one.environ()["ROLLOUT_SLOT_DIR"].endswith("green"):
-            one.nice(12)
-    with busy_machine():
+    with throttled(promoted, "green"):
         ran = promoted.run("verify", "--output", "json")
     assert ran.code == 3, (ran.out, ran.err)
     assert stages_of(ran) == {"drift": "BREACH", "recheck": "BREACH"}
@@ -64,7 +75,7 @@ def test_alarm_without_an_earlier_stack_stands(promoted):
             one.kill()
             one.wait()
     wait_until(lambda: not promoted.status()["slots"]["blue"].get("ready"))
-    with busy_machine():
+    with throttled(promoted, "green"):
         ran = promoted.run("verify", "--output", "json")
     assert ran.code == 3, (ran.out, ran.err)
     assert "recheck" not in stages_of(ran)
