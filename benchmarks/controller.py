@@ -39,7 +39,8 @@ from rollout.model.journal import (
     WindowsMeasured,
 )
 
-EXAMPLES = Path(__file__).resolve().parent.parent / "examples" / "local"
+EXAMPLES = Path(__file__).resolve().parent.parent / "examples"
+LOCAL = EXAMPLES / "local"
 OVERHEAD_LIMIT = 0.10
 WAIT_S = 0.05
 SAFE_LIMIT_MS = 100.0
@@ -86,14 +87,14 @@ def main() -> int:
     return 0 if promotion.overhead <= OVERHEAD_LIMIT and median <= SAFE_LIMIT_MS else 1
 
 
-def prepare(root: Path) -> Path:
-    """Copy the example stack, on a free port, with a policy that rolls back under live traffic."""
-    content = yaml.safe_load((EXAMPLES / "stack.yaml").read_text())
+def prepare(root: Path, examples: Path = LOCAL) -> Path:
+    """Copy an example stack, on a free port, with its state in a folder of its own."""
+    content = yaml.safe_load((examples / "stack.yaml").read_text())
     with socket.socket() as one:
         one.bind(("127.0.0.1", 0))
         content["router"]["listen_port"] = one.getsockname()[1]
-    content |= {"state": str(root / "state"), "prompts": str(EXAMPLES / content["prompts"])}
-    content["policy"] = str((EXAMPLES / content["policy"]).resolve())
+    content |= {"state": str(root / "state"), "prompts": str(examples / content["prompts"])}
+    content["policy"] = str((examples / content["policy"]).resolve())
     path = root / "stack.yaml"
     path.write_text(yaml.safe_dump(content))
     return path
@@ -108,9 +109,9 @@ def rollout(stack: Path, *words: str, expect: int = 0) -> None:
         sys.exit(f"rollout {words[0]} exited {done.returncode}, not {expect}:\n{done.stdout}\n{done.stderr}")
 
 
-def release(name: str) -> str:
+def release(name: str, examples: Path = LOCAL) -> str:
     """Return the path of an example release."""
-    return str(EXAMPLES / "releases" / f"{name}.yaml")
+    return str(examples / "releases" / f"{name}.yaml")
 
 
 def newest_journal(root: Path) -> tuple[Record, ...]:

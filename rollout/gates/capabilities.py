@@ -14,6 +14,7 @@ SEVERITIES: tuple[tuple[str, Severity], ...] = (
     ("runtime.ort.package", Severity.BLOCK),
     ("runtime.ort.placement.*", Severity.BLOCK),
     ("runtime.ort.binding.*", Severity.BLOCK),
+    ("runtime.torch.device", Severity.BLOCK),
     ("model.unet.attention.fused", Severity.BLOCK),
     ("policy.profile", Severity.BLOCK),
     ("gpu.*", Severity.BLOCK),

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import threading
 import time
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Self
@@ -68,6 +69,11 @@ PROMPTS = {
 }
 
 
+PERIOD_S = 0.02
+RUNS_S = 0.005
+"""Of each period, as a CPU quota of a quarter of a core lets a container run."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Ran:
     """One finished command."""
@@ -88,6 +94,7 @@ class Stack:
     root: Path
     port: int
     policy: dict = field(default_factory=lambda: json.loads(json.dumps(QUICK_POLICY)))
+    prompts: dict = field(default_factory=lambda: PROMPTS)
 
     @property
     def state(self) -> Path:
@@ -113,7 +120,7 @@ class Stack:
             "prompts": "prompts.yaml",
             "state": "state",
         }
-        for name, content in (("stack", stack), ("policy", self.policy), ("prompts", PROMPTS)):
+        for name, content in (("stack", stack), ("policy", self.policy), ("prompts", self.prompts)):
             (self.root / f"{name}.yaml").write_text(yaml.safe_dump(content))
 
     def release(self, name: str, *flags: str, command: list[str] | None = None, **env: str) -> Path:
@@ -260,6 +267,33 @@ class Users:
             self.answers.append((time.time(), "", repr(error)))
         else:
             self.answers.append((time.time(), answer.headers.get("x-rollout-color", ""), answer.status_code))
+
+
+@contextmanager
+def throttled(stack: Stack, *slots: str):
+    """Let the servers of these slots run for a quarter of the time, as a quota or a busy host does."""
+    servers = [one for one in stack.processes() if one.environ()["ROLLOUT_SLOT_DIR"].endswith(slots)]
+    assert servers
+    ended = threading.Event()
+
+    def turn():
+        while not ended.wait(RUNS_S):
+            for one in servers:
+                one.suspend()
+            ended.wait(PERIOD_S - RUNS_S)
+            for one in servers:
+                one.resume()
+
+    thread = threading.Thread(target=turn)
+    thread.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        thread.join()
+        for one in servers:
+            with suppress(psutil.NoSuchProcess):
+                one.resume()
 
 
 def wait_until(what, *, timeout: float = 60.0, every: float = 0.05):

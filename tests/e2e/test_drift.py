@@ -1,43 +1,7 @@
 """Drift on real servers: a slower stack is convicted, a busy machine is cleared by the earlier stack."""
 
-import contextlib
-import threading
-from contextlib import contextmanager
-
-import psutil
 import pytest
-from e2e_stack import wait_until
-
-PERIOD_S = 0.02
-RUNS_S = 0.005
-"""Of each period, as a CPU quota of a quarter of a core lets a container run."""
-
-
-@contextmanager
-def throttled(stack, *slots):
-    """Let the servers of these slots run for a quarter of the time, as a quota or a busy host does."""
-    servers = [one for one in stack.processes() if one.environ()["ROLLOUT_SLOT_DIR"].endswith(slots)]
-    assert servers
-    ended = threading.Event()
-
-    def turn():
-        while not ended.wait(RUNS_S):
-            for one in servers:
-                one.suspend()
-            ended.wait(PERIOD_S - RUNS_S)
-            for one in servers:
-                one.resume()
-
-    thread = threading.Thread(target=turn)
-    thread.start()
-    try:
-        yield
-    finally:
-        ended.set()
-        thread.join()
-        for one in servers:
-            with contextlib.suppress(psutil.NoSuchProcess):
-                one.resume()
+from e2e_stack import throttled, wait_until
 
 
 @pytest.fixture

@@ -61,7 +61,7 @@ def test_calibrate_measures_the_incumbent_against_itself_and_moves_nothing(bare_
     bare_stack.bootstrap()
     ran = bare_stack.run("calibrate", "--output", "json")
     assert ran.code in {0, 4}, (ran.out, ran.err)
-    assert ran.data["pairs"] == 100
+    assert ran.data["noise"]["pairs"] == 100
     assert bare_stack.weights() == {"blue": 100, "green": 0}
     assert not bare_stack.status()["slots"]["green"].get("ready")
     promoted = bare_stack.run("promote", bare_stack.release("good"), "--output", "json")

@@ -27,7 +27,20 @@ OPENED = ROOT / "examples/local/policies/int8.yaml"
 RELEASES = sorted((ROOT / "examples/local/releases").glob("*.yaml"))
 PROMPTS = sorted((ROOT / "examples/local").glob("prompts*.yaml"))
 STACK = ROOT / "examples/local/stack.yaml"
-ALL = [*POLICIES, OPENED, *RELEASES, *PROMPTS, STACK]
+GPU = ROOT / "examples/gpu"
+GPU_RELEASES = sorted((GPU / "releases").glob("*.yaml"))
+GPU_POLICY = GPU / "policies/gpu.yaml"
+ALL = [
+    *POLICIES,
+    OPENED,
+    *RELEASES,
+    *PROMPTS,
+    STACK,
+    *GPU_RELEASES,
+    GPU_POLICY,
+    GPU / "prompts.yaml",
+    GPU / "stack.yaml",
+]
 
 # Read by hand from rollout.serving.collectors: what a machine without a GPU collects on every run.
 COLLECTED_ANYWHERE = {
@@ -50,9 +63,9 @@ def test_all_kinds_of_files_ship():
     assert [path.stem for path in POLICIES] == ["local", "standard", "strict"]
 
 
-@pytest.mark.parametrize("path", [*POLICIES, OPENED, *RELEASES], ids=_name)
+@pytest.mark.parametrize("path", [*POLICIES, OPENED, GPU_POLICY, *RELEASES, *GPU_RELEASES], ids=_name)
 def test_a_shipped_file_carries_the_name_of_its_file(path):
-    loaded = load_policy(path) if path in {*POLICIES, OPENED} else load_release(path)
+    loaded = load_policy(path) if "policies" in path.parts else load_release(path)
     assert loaded.name == path.stem
 
 
@@ -134,7 +147,7 @@ def test_the_demo_warms_one_shape_and_the_mixed_set_three():
     assert shapes == {"prompts": 1, "prompts-mixed": 3}
 
 
-@pytest.mark.parametrize("path", RELEASES, ids=_name)
+@pytest.mark.parametrize("path", [*RELEASES, *GPU_RELEASES], ids=_name)
 def test_the_reference_server_takes_the_options_of_every_release(path, monkeypatch):
     monkeypatch.setenv("PORT", "8000")
     command = load_release(path).command
