@@ -166,9 +166,14 @@ def measured(stack: Path, case: Case, examples: Path, times: int) -> Tally:
     return tally
 
 
-def foretold(stack: LoadedStack, policy: Path, effect: float) -> float:
-    """Return the pairs that the incumbent's history foretells for a candidate of this slowdown, in the median."""
+def foretold(stack: LoadedStack, policy: Path, effect: float) -> float | None:
+    """Return the pairs that the incumbent's history foretells for a candidate of this slowdown, in the median.
+
+    None where what serves was just promoted and has no history yet.
+    """
     incumbent = BaselineStore(stack.state / "baselines").get(standing(stack.state).release.digest)
+    if not incumbent.aa_ratio:
+        return None
     told = costed(incumbent, load_policy(policy), load_prompts(stack.prompts), replicas=1, effects=(1.0, effect))
     return told.calibration.own.effects[-1].pairs_median
 
