@@ -37,6 +37,8 @@ def carry_out(state: Path, wish: Wish, world: World) -> Ended:
         ConflictError: Another controller is at work, or another command left a run unfinished.
         RolloutError: See `begin` and `Loop.drive`.
     """
+    # A generation that is spent fences off a controller that lives and is late.
+    world.lease.check_free()
     _refuse_beside(state, left_over(state), wish)
     generation = world.lease.acquire()
     try:

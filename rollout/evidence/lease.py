@@ -135,18 +135,32 @@ class FileLease:
         """
         make_folder(self._folder)
         with self._locked():
-            stored = self._read()
-            if stored is not None and not self._is_free(stored):
-                raise ConflictError(
-                    f"the lease of {self._folder} is held by {stored}; "
-                    "wait for it to end or to expire, or end that process"
-                )
+            stored = self._free()
             highest = highest_generation(self._folder, journals=stored is None)
             generation = max(highest, 0 if stored is None else stored.generation) + 1
             token = secrets.token_hex(16)
             self._write(self._claim(generation=generation, token=token))
             self._token = token
         return generation
+
+    def check_free(self) -> None:
+        """Refuse as `acquire` would, and take nothing: no generation is spent on a command that will be refused.
+
+        Raises:
+            ConflictError, EvidenceError, UnavailableError: See `acquire`.
+        """
+        make_folder(self._folder)
+        with self._locked():
+            self._free()
+
+    def _free(self) -> _Lease | None:
+        """Return what is stored of a lease that nobody holds."""
+        stored = self._read()
+        if stored is not None and not self._is_free(stored):
+            raise ConflictError(
+                f"the lease of {self._folder} is held by {stored}; wait for it to end or to expire, or end that process"
+            )
+        return stored
 
     def renew(self) -> None:
         """Give a sign of life: the lease expires a whole time to live from now.

@@ -26,6 +26,17 @@ def _change(tmp_path, **values):
     (tmp_path / "lease.json").write_text(json.dumps({**_stored(tmp_path), **values}))
 
 
+def test_asking_whether_it_is_free_spends_no_generation_and_is_refused_as_taking_it_is(lease):
+    one, other = lease("one"), lease("other")
+    one.check_free()
+    assert one.acquire() == 1
+    with pytest.raises(ConflictError, match="held by one"):
+        other.check_free()
+    one.release()
+    other.check_free()
+    assert other.acquire() == 2
+
+
 def test_generations_count_up(lease):
     for expected in (1, 2, 3):
         one = lease()
