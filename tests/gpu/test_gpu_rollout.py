@@ -16,7 +16,8 @@ EXAMPLES = Path(__file__).parents[2] / "examples" / "gpu"
 def stack(tmp_path_factory):
     policy = yaml.safe_load((EXAMPLES / "policies" / "gpu.yaml").read_text())
     made = Stack(root=tmp_path_factory.mktemp("stack"), port=free_port(), policy=policy | {"standby_s": 0.0})
-    made.policy["load"] = None
+    # Each start of a server takes a quarter of a minute, most of it the import of torch.
+    made.policy |= {"load": None, "history": made.policy["history"] | {"pairs": 100, "blocks": 2}}
     made.prompts = yaml.safe_load((EXAMPLES / "prompts.yaml").read_text())
     ran = made.run("promote", "--bootstrap", EXAMPLES / "releases" / "blue.yaml", "--output", "json")
     try:
