@@ -2,7 +2,7 @@ VENV ?= .venv
 PYTHON ?= python3
 BIN := $(VENV)/bin
 
-.PHONY: demo test check lint bench bench-decisions clean
+.PHONY: demo test test-diffusers check lint bench bench-decisions clean
 
 demo: $(VENV)/.local-installed  ## Promote a good release, then watch a slow one roll itself back.
 	$(BIN)/python examples/local/demo.py
@@ -10,7 +10,10 @@ demo: $(VENV)/.local-installed  ## Promote a good release, then watch a slow one
 test: $(VENV)/.dev-installed  ## Every test that this machine can run; the others say why they do not.
 	$(BIN)/python -m pytest
 
-check: lint test  ## What CI runs.
+test-diffusers: $(VENV)-diffusers/.installed  ## The diffusers engine, in an environment of its own: torch is large.
+	$(VENV)-diffusers/bin/python -m pytest tests/unit/serving tests/gpu
+
+check: lint test test-diffusers  ## What CI runs.
 
 lint: $(VENV)/.dev-installed
 	$(BIN)/ruff check .
@@ -38,5 +41,12 @@ $(VENV)/.dev-installed: pyproject.toml
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[local,dev]'
 	touch $@ $(VENV)/.local-installed
 
+# torch first and pinned: whatever asks for it loosely takes the newest build, gigabytes of CUDA libraries included.
+$(VENV)-diffusers/.installed: pyproject.toml
+	$(PYTHON) -m venv $(VENV)-diffusers
+	$(VENV)-diffusers/bin/python -m pip install --quiet --disable-pip-version-check torch==2.13.0
+	$(VENV)-diffusers/bin/python -m pip install --quiet --disable-pip-version-check --editable '.[local,diffusers]' hypothesis psutil pytest pytest-timeout
+	touch $@
+
 clean:  ## Remove what make made; evidence in .rollout stays.
-	rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis
+	rm -rf $(VENV) $(VENV)-diffusers build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis

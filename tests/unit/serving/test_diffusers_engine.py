@@ -1,0 +1,110 @@
+"""The diffusers engine on the CPU, beside ONNX Runtime: one model, two runtimes, one picture."""
+
+import dataclasses
+import threading
+
+import pytest
+
+from rollout.errors import ConfigError
+from rollout.model.snapshot import CapabilityStatus
+from rollout.serving.collectors import collect_snapshot
+from rollout.serving.failures import AdmissionError, WorkCancelledError
+from rollout.serving.options import Attention, Device, EngineKind, GuidanceMode, Precision
+from rollout.serving.pipeline import PictureRequest, draw
+from rollout.serving.self_test import run_self_test
+from rollout.serving.template import Part, load_template
+
+torch = pytest.importorskip("torch", reason="the diffusers extra is not installed: make test-diffusers")
+engines = pytest.importorskip("rollout.serving.engines.diffusers")
+
+REQUEST = PictureRequest(prompt="a red cat", seed=3, steps=4, width=64, height=96, count=2)
+
+
+@pytest.fixture(scope="module")
+def torch_options(tmp_path_factory):
+    from rollout.serving.options import ServeOptions  # noqa: PLC0415
+
+    cache = tmp_path_factory.mktemp("model-cache")
+    return ServeOptions(port=1, pod_uid="unit", cache=cache, engine=EngineKind.DIFFUSERS)
+
+
+@pytest.fixture(scope="module")
+def engine(torch_options):
+    return engines.load_diffusers(torch_options)
+
+
+def pictures(engine, **changes):
+    return draw(engine, dataclasses.replace(REQUEST, **changes), cancelled=threading.Event()).pictures
+
+
+def test_it_draws_the_pictures_of_onnx_runtime(engine, model, psnr):
+    assert all(psnr(one, other) > 45 for one, other in zip(pictures(engine), pictures(model), strict=True))
+
+
+def test_the_same_request_draws_the_same_bytes(engine):
+    assert pictures(engine) == pictures(engine)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"attention": Attention.EAGER}, {"attention": Attention.SLICED}, {"guidance": GuidanceMode.TWO_CALLS}],
+    ids=["eager", "sliced", "two-calls"],
+)
+def test_a_slower_release_draws_the_same_picture_under_another_snapshot(engine, torch_options, psnr, change):
+    other = engines.load_diffusers(dataclasses.replace(torch_options, **change))
+    assert psnr(pictures(engine)[0], pictures(other)[0]) > 45
+    assert collect_snapshot(engine, load_s=0).digest != collect_snapshot(other, load_s=0).digest
+
+
+def test_half_precision_draws_a_close_and_different_picture(engine, torch_options, psnr):
+    half = engines.load_diffusers(dataclasses.replace(torch_options, precision=Precision.FP16))
+    assert 35 < psnr(pictures(engine)[0], pictures(half)[0]) < 90
+
+
+def test_the_snapshot_says_what_computes_and_how(engine):
+    fields = collect_snapshot(engine, load_s=0).fields
+    assert fields["policy.profile"].value == "development-cpu"
+    assert fields["runtime.torch.device"].value == "cpu"
+    assert fields["model.unet.attention.fused"].value is True
+    assert fields["model.unet.attention.processors"].value == ["AttnProcessor2_0"]
+    assert fields["gpu.product"].status is CapabilityStatus.UNAVAILABLE
+    assert all(one.status is not CapabilityStatus.ERROR for one in fields.values())
+
+
+@pytest.mark.parametrize("attention", [Attention.EAGER, Attention.SLICED])
+def test_attention_in_steps_is_told_as_not_fused(torch_options, attention):
+    loaded = engines.load_diffusers(dataclasses.replace(torch_options, attention=attention))
+    assert collect_snapshot(loaded, load_s=0).fields["model.unet.attention.fused"].value is False
+
+
+def test_the_weights_are_those_of_the_other_engine(engine, model):
+    assert engine.weights_digest == model.weights_digest
+
+
+def test_it_passes_the_self_test(engine):
+    assert run_self_test(engine, limit_s=30.0) < 30.0
+
+
+def test_cancelled_work_stops_between_steps(engine):
+    cancelled = threading.Event()
+    cancelled.set()
+    with pytest.raises(WorkCancelledError, match="before step 1 of 4"):
+        draw(engine, REQUEST, cancelled=cancelled)
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a CUDA device")
+def test_a_device_that_is_not_there_is_refused(torch_options):
+    with pytest.raises(AdmissionError, match="a CUDA device was asked for"):
+        engines.load_diffusers(dataclasses.replace(torch_options, device=Device.CUDA))
+
+
+@pytest.mark.parametrize(("shown", "told"), [(0, "has no weights for unet"), (10**6, "without no.such.parameter")])
+def test_weights_that_do_not_fit_the_networks_are_refused(shown, told):
+    template = load_template()
+    tensors = template.tensors[:shown]
+    if shown:
+        extra = dataclasses.replace(tensors[-1], name="unet/x", parameter="no.such.parameter")
+        tensors = (*tensors, extra)
+    network = engines.NETWORKS[Part.UNET]()
+    with pytest.raises(ConfigError, match=told):
+        engines._fill(network, Part.UNET, tensors, bytes(template.tensors[-1].offset + 10**6))
