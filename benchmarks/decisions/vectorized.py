@@ -23,8 +23,6 @@ from rollout.stats.paired import (
     ROLLBACK_PAIRS_MIN,
     SLOW_WEIGHT,
     TAIL_WEIGHT,
-    Yardstick,
-    yardstick_of,
 )
 from rollout.stats.processes import (
     CLIP_SCALES,
@@ -42,6 +40,7 @@ from rollout.stats.processes import (
     TAIL_ROLLBACK_WEIGHTS,
     alternatives,
 )
+from rollout.stats.yardstick import Yardstick, yardstick_of
 
 Flags: TypeAlias = NDArray[np.bool_]
 Counts: TypeAlias = NDArray[np.int64]

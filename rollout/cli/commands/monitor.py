@@ -14,9 +14,10 @@ from rollout.cli.options import listener, load, output_option, policy_option, st
 if TYPE_CHECKING:
     from rollout.cli.exits import Exit
     from rollout.cli.files import LoadedStack
-    from rollout.control.monitor import Look, Monitor
+    from rollout.control.monitor import Monitor
     from rollout.control.session import Ended
     from rollout.control.world import World
+    from rollout.evidence.looks import Look
     from rollout.model.policy import Policy
     from rollout.model.prompts import PromptSet
 
@@ -67,7 +68,8 @@ def monitor(
     from rollout.cli.files import load_prompts
     from rollout.cli.signals import ProcessSignals
     from rollout.cli.wiring import build_world
-    from rollout.control.monitor import Monitor, MonitorLog
+    from rollout.control.monitor import Monitor
+    from rollout.evidence.looks import MonitorLog
 
     stack, policy = load(stack_path, policy_path)
     prompts = load_prompts(stack.prompts)

@@ -11,9 +11,11 @@ import pytest
 import yaml
 
 from rollout.control import monitor as module
-from rollout.control.monitor import LOG_BYTES_MAX, Monitor, MonitorLog
+from rollout.control.monitor import Monitor
 from rollout.errors import ConfigError, ConflictError, EvidenceError, UnavailableError
+from rollout.evidence import looks
 from rollout.evidence.baselines import BaselineStore
+from rollout.evidence.looks import LOG_BYTES_MAX, MonitorLog
 from rollout.model.evidence import Baseline, Sample, SampleStatus, protocol_of
 from rollout.model.inventory import Absent, Instance, SlotState
 from rollout.model.journal import Phase, RunKind
@@ -287,7 +289,7 @@ def test_changed_line_is_refused_and_says_where_it_is(world):
 
 
 def test_log_is_bounded_and_the_state_survives_its_rotation(world, monkeypatch):
-    monkeypatch.setattr(module, "LOG_BYTES_MAX", 6000)
+    monkeypatch.setattr(looks, "LOG_BYTES_MAX", 6000)
     numbers = [watch(world).look().number for _ in range(20)]
     assert numbers == list(range(1, 21))
     assert sum(path.stat().st_size for path in world.state.glob("monitor*.jsonl")) <= 12_000

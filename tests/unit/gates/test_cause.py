@@ -6,7 +6,8 @@ from fnmatch import fnmatchcase
 import pytest
 
 from rollout.gates.capabilities import Difference, reported
-from rollout.gates.cause import KNOWN, Effect, Seen, Signature, rank, signature_of
+from rollout.gates.cause import Seen, Signature, rank, signature_of
+from rollout.gates.known_costs import KNOWN, Effect
 from rollout.gates.result import result
 from rollout.model.verdict import GateResult, Outcome, Reason, Severity, combine
 from rollout.serving.collectors import collect_snapshot
