@@ -166,6 +166,23 @@ def test_full_disk_while_journaling_rolls_back_safely(stack):
         subprocess.run(["umount", "-l", str(stack.state)], check=True)
 
 
+def test_bundle_that_cannot_be_sealed_does_not_change_how_the_run_ended(stack):
+    stack.policy["shift"] |= {"dwell_s": 4.0}
+    stack.bootstrap()
+    promote = stack.start("promote", stack.release("good"), "--output", "json")
+    wait_until(lambda: stack.weights()["green"] == 50)
+    stray = stack.state / "runs" / run_ids(stack.state)[0] / ".journal.jsonl.swp"
+    stray.write_text("somebody looked at it with an editor")
+    out, err = promote.communicate(timeout=120)
+    assert promote.returncode == 0, err
+    assert json.loads(out)["exit"] == 0
+    assert "is not sealed yet" in err
+    assert str(stray) in err
+    stray.unlink()
+    assert stack.run("verify").code == 0
+    assert stack.status()["serving"]["release"] == "good"
+
+
 def fill(path):
     with path.open("wb", buffering=0) as out:
         try:

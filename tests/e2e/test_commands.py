@@ -85,6 +85,44 @@ def test_rollback_after_a_failed_rollout_returns_to_the_release_before_the_one_t
     assert stack.weights() == {"blue": 100, "green": 0}
 
 
+def test_rollback_during_a_rollout_that_moved_no_traffic_goes_back_all_the_same(stack):
+    stack.bootstrap()
+    assert stack.run("promote", stack.release("good")).code == 0
+    third = stack.start("promote", stack.release("third"))
+    wait_until(lambda: stack.status()["run"].get("phase") == "canary")
+    ran = stack.run("rollback", "--output", "json")
+    third.communicate(timeout=60)
+    assert third.returncode == 4
+    assert ran.code == 0, ran.err
+    assert (ran.data["kind"], ran.data["exit"]) == ("rollback", 0)
+    assert stack.status()["serving"]["release"] == "blue"
+
+
+def test_rollback_during_a_rollout_that_had_moved_traffic_ends_that_and_goes_no_further(stack):
+    stack.policy["shift"] |= {"dwell_s": 20.0}
+    stack.bootstrap()
+    promote = stack.start("promote", stack.release("good"))
+    wait_until(lambda: stack.weights()["green"] == 50)
+    ran = stack.run("rollback", "--output", "json")
+    promote.communicate(timeout=60)
+    assert promote.returncode == 4
+    assert ran.code == 0, ran.err
+    assert (ran.data["phase"], ran.data["exit"]) == ("rolled_back", 0)
+    assert stack.weights() == {"blue": 100, "green": 0}
+
+
+def test_rollback_that_was_killed_is_not_taken_for_another_one(stack):
+    stack.policy["standby_s"] = 600.0
+    stack.bootstrap()
+    assert stack.run("promote", stack.release("good")).code == 0
+    assert stack.run("rollback", crash_after=2).code == -9
+    ran = stack.run("rollback", "--stay")
+    assert ran.code == 6
+    assert "repeat its command" in ran.err
+    assert stack.run("rollback").code == 0
+    assert stack.status()["serving"]["release"] == "blue"
+
+
 def test_rollback_of_the_first_stack_is_refused_with_what_to_do(stack):
     stack.bootstrap()
     ran = stack.run("rollback")
