@@ -75,7 +75,8 @@ class Case:
 
 CASES = {
     "local": (
-        Case(release="good", ending="promoted", share=1.5),
+        Case(release="good", ending="promoted", share=0.5),
+        Case(release="good", ending="promoted", changes=UNLOADED, note="no load phase"),
         Case(release="unoptimised", ending="rolled back"),
         Case(release="session-per-request", ending="rolled back"),
         Case(release="parallel", ending="rolled back"),
