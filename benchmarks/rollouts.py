@@ -127,15 +127,20 @@ def main() -> int:
     parser.add_argument("--only", default="")
     parser.add_argument("--write", type=Path)
     arguments = parser.parse_args()
-    wanted = arguments.only.split(",") if arguments.only else None
-    cases = [one for one in CASES[arguments.examples] if wanted is None or one.name in wanted]
+    cases = {one.name: one for one in CASES[arguments.examples]}
+    wanted = arguments.only.split(",") if arguments.only else list(cases)
+    if not cases.keys() >= set(wanted):
+        parser.error(f"--only takes of {', '.join(cases)}")
+    cases = [cases[name] for name in wanted]
     examples = EXAMPLES / arguments.examples
     with tempfile.TemporaryDirectory() as folder:
         stack = prepare(Path(folder), examples)
         try:
             promote(stack, release("blue", examples), "--bootstrap")
             noise = json.loads(run(stack, "calibrate", "--output", "json", expect={0, 4}))
-            tallies = {one.name: measured(stack, one, examples, round(one.share * arguments.times)) for one in cases}
+            tallies = {
+                one.name: measured(stack, one, examples, max(1, round(one.share * arguments.times))) for one in cases
+            }
         finally:
             run(stack, "teardown", "--yes", expect={0})
     table = "\n".join([*rows(tallies), "", told(noise)])

@@ -9,10 +9,12 @@ import numpy as np
 
 from rollout.cli.exits import Exit
 from rollout.cli.files import LoadedStack
-from rollout.cli.wiring import build_lease, build_platform, build_router
+from rollout.cli.wiring import build_lease, build_platform, build_protocol, build_router
+from rollout.control.open_run import SNAPSHOT_S
 from rollout.control.standing import Standing, left_over, standing
 from rollout.errors import ConfigError, EvidenceError, UnavailableError
 from rollout.evidence.baselines import BaselineStore
+from rollout.gates.capabilities import fallen
 from rollout.gates.latency import margins_of
 from rollout.model.evidence import Baseline
 from rollout.model.inventory import Absent, SlotState
@@ -98,7 +100,7 @@ def forecast(stack: LoadedStack, policy: Policy, prompts: PromptSet, release: Re
     return Forecast(
         release=release.name,
         steps=_steps(policy, prompts, now, history=not usable),
-        obstacles=_obstacles(stack, policy, prompts, now),
+        obstacles=_obstacles(stack, policy, prompts, now, stored),
         notes=(*_notes(policy, prompts), *_delays(stack, policy, now)),
         warnings=warned,
         costs=costs,
@@ -232,7 +234,9 @@ def _delays(stack: LoadedStack, policy: Policy, now: Standing) -> tuple[str, ...
     return tuple(found)
 
 
-def _obstacles(stack: LoadedStack, policy: Policy, prompts: PromptSet, now: Standing) -> tuple[str, ...]:
+def _obstacles(
+    stack: LoadedStack, policy: Policy, prompts: PromptSet, now: Standing, stored: Baseline | Absent
+) -> tuple[str, ...]:
     lease = build_lease(stack, policy)
     found: list[str] = []
     left = left_over(stack.state)
@@ -242,6 +246,10 @@ def _obstacles(stack: LoadedStack, policy: Policy, prompts: PromptSet, now: Stan
     if not isinstance(state, SlotState) or not state.ready:
         detail = state.reason if isinstance(state, Absent) else "; ".join(one.detail for one in state.instances)
         found.append(f"the incumbent in {now.serving} is not ready ({detail}); `rollout rollback --stay` restores it")
+    elif isinstance(stored, Baseline) and stored.latency_s and stored.measured_as(policy, prompts):
+        today = build_protocol(stack).fetch_snapshot(state.instances[0].address, timeout_s=SNAPSHOT_S)
+        problem = fallen(policy.capabilities, proven=stored.snapshot, today=today)
+        found += [problem] if problem else []
     try:
         weights = build_router(stack, lease).read().weights
     except UnavailableError:

@@ -27,6 +27,7 @@ from rollout.flow.steps import (
     WarmUp,
 )
 from rollout.flow.view import View, live_window
+from rollout.gates.capabilities import fallen
 from rollout.gates.jury import Jury
 from rollout.gates.load import arrival_rate
 from rollout.model.evidence import Baseline, Pair, history_of, protocol_of, reading_of
@@ -156,6 +157,8 @@ class Execution:
         uids: dict[str, list[str]] = {}
         problems: dict[str, str] = {}
         for role in step.roles:
+            # Not inside: a lease that cannot be renewed says nothing of the role.
+            self.world.lease.renew()
             try:
                 snapshot = self._one_snapshot(role)
             except (EvidenceError, UnavailableError) as error:
@@ -169,10 +172,7 @@ class Execution:
     def _one_snapshot(self, role: Role) -> CapabilitySnapshot:
         """Read every instance's snapshot; instances of one release must prove the same."""
         deadline = self.dossier.policy.deadlines.request_s
-        read = []
-        for one in self._instances(role):
-            self.world.lease.renew()
-            read.append(self.world.protocol.fetch_snapshot(one.address, timeout_s=deadline))
+        read = [self.world.protocol.fetch_snapshot(one.address, timeout_s=deadline) for one in self._instances(role)]
         digests = sorted({one.digest for one in read})
         if len(digests) > 1:
             raise EvidenceError(f"instances of one release prove different capabilities: {', '.join(digests)}")
@@ -289,6 +289,9 @@ class Execution:
         calibrated = self.view.run.request.kind is RunKind.CALIBRATE
         if calibrated or isinstance(earlier, Absent) or not earlier.latency_s or not earlier.measured_like(made):
             return made
+        problem = fallen(self.dossier.policy.capabilities, proven=earlier.snapshot, today=made.snapshot)
+        if problem:
+            raise EvidenceError(problem)
         # What drift is measured by stays what it was at promotion: a new history must not make slowness the standard.
         return made.model_copy(update={"latency_s": earlier.latency_s, "yardstick_ratio": earlier.yardstick_ratio})
 

@@ -9,6 +9,7 @@ import math
 import statistics
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from itertools import takewhile
 from pathlib import Path
 
 from rollout.canary.interface import Target
@@ -16,7 +17,7 @@ from rollout.control.standing import Standing, left_over, load_run, standing
 from rollout.control.world import World
 from rollout.errors import ConfigError, EvidenceError, UnavailableError
 from rollout.evidence.looks import LOOK_SCHEMA, Look, MonitorLog
-from rollout.evidence.runs import last_run
+from rollout.evidence.runs import run_ids
 from rollout.flow.schedule import prompt_at
 from rollout.gates.capabilities import judge_capabilities
 from rollout.gates.drift import medians
@@ -121,14 +122,12 @@ class Monitor:
         return self._store(subject, detector, measured, number=1 if last is None else last.number + 1)
 
     def _passed_since(self, last: Look) -> bool:
-        """Tell whether the newest run is a drift check that passed after a confirmed alarm."""
+        """Tell whether a drift check passed after the one that confirmed an alarm."""
         if not last.confirmed:
             return False
-        newest = last_run(self._state)
-        if isinstance(newest, Absent) or newest.run_id == last.confirmed:
-            return False
-        run = load_run(self._state, newest.run_id)
-        return run.request.kind is RunKind.VERIFY and run.phase is Phase.VERIFIED
+        later = takewhile(lambda run_id: run_id != last.confirmed, run_ids(self._state))
+        runs = (load_run(self._state, run_id) for run_id in later)
+        return any(run.request.kind is RunKind.VERIFY and run.phase is Phase.VERIFIED for run in runs)
 
     def settle(self, run_id: str, *, outcome: Phase) -> Look:
         """Store what became of an alarm: a cleared one begins the evidence anew, any other stands.

@@ -5,13 +5,13 @@ from pathlib import Path
 
 from rollout.control.standing import Standing, standing
 from rollout.control.world import World
-from rollout.errors import ConfigError, EvidenceError, PlatformError
+from rollout.errors import ConfigError, EvidenceError
 from rollout.evidence.dossier import Dossier, open_dossier
 from rollout.evidence.journal import Journal
 from rollout.evidence.objects import ObjectStore
 from rollout.evidence.runs import name_run, run_folder
 from rollout.flow.run import Run
-from rollout.gates.capabilities import diff, lost
+from rollout.gates.capabilities import fallen
 from rollout.model.canonical import digest_json
 from rollout.model.evidence import Baseline
 from rollout.model.inventory import Absent, SlotState
@@ -22,6 +22,9 @@ from rollout.model.release import Release
 from rollout.model.roles import Slot
 from rollout.model.snapshot import CapabilitySnapshot
 from rollout.model.verdict import Reason
+
+SNAPSHOT_S = 5.0
+"""How long an incumbent that is ready may take to tell what it proves."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -209,7 +212,8 @@ def _fitting_baseline(world: World, roles: _Cast, wish: Wish) -> Baseline | None
     drift check it is the yardstick, whatever the incumbent proves today.
 
     Raises:
-        EvidenceError: The incumbent has lost a capability that it was promoted with.
+        EvidenceError: The incumbent has lost a capability that it was promoted with, or tells none that can be read.
+        UnavailableError: It is ready and does not tell what it proves.
     """
     if roles.incumbent_release is None or wish.kind in {RunKind.ROLLBACK, RunKind.CALIBRATE}:
         return None
@@ -218,29 +222,22 @@ def _fitting_baseline(world: World, roles: _Cast, wish: Wish) -> Baseline | None
         return None
     if wish.kind is RunKind.VERIFY:
         return stored if stored.measured_as(wish.policy, wish.prompts) else None
-    proven = _proven_now(world, roles.incumbent)
-    if proven is None:
+    today = _proven_now(world, roles.incumbent)
+    if today is None:
         # Whether it is ready at all is the preflight's question.
         return None
-    gone = lost(wish.policy.capabilities, diff(stored.snapshot, proven))
-    if gone and stored.latency_s:
-        raise EvidenceError(
-            f"{roles.incumbent_release.name} serves and no longer proves what it was promoted with "
-            f"({'; '.join(map(str, gone))}), so to be as good as it proves nothing: `rollout verify` says more, "
-            "`rollout rollback` goes back, `rollout calibrate` takes it for the standard as it is now"
-        )
+    problem = fallen(wish.policy.capabilities, proven=stored.snapshot, today=today) if stored.latency_s else ""
+    if problem:
+        raise EvidenceError(problem)
     fits = stored.usable(wish.policy, wish.prompts, now=world.clock.now())
-    return stored if fits and proven.digest == stored.snapshot.digest else None
+    return stored if fits and today.digest == stored.snapshot.digest else None
 
 
 def _proven_now(world: World, slot: Slot) -> CapabilitySnapshot | None:
     state = world.platform.observe()[slot]
-    if not isinstance(state, SlotState) or not state.instances:
+    if not isinstance(state, SlotState) or not state.ready:
         return None
-    try:
-        return world.protocol.fetch_snapshot(state.instances[0].address, timeout_s=5.0)
-    except (EvidenceError, PlatformError):
-        return None
+    return world.protocol.fetch_snapshot(state.instances[0].address, timeout_s=SNAPSHOT_S)
 
 
 def _plain(model: Policy | PromptSet | Release | Baseline) -> object:

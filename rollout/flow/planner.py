@@ -39,6 +39,9 @@ from rollout.model.policy import Approval, OnInconclusive
 from rollout.model.roles import Role, Slot, Weights, all_on, share
 from rollout.model.verdict import Outcome, Reason, Verdict
 
+MEASURED = frozenset({RunKind.PROMOTE})
+"""Kinds whose candidate's start is evidence."""
+
 HISTORY_FAILURES_SHARE = 0.1
 """A history in which more than this share of pairs failed shows an ill incumbent, not noise."""
 
@@ -151,8 +154,15 @@ def _history(view: View) -> Decision:
 
 
 def _deploy(view: View) -> Decision:
-    candidate = view.run.request.candidate
-    if candidate not in view.run.deployed:
+    run, candidate = view.run, view.run.request.candidate
+    # A controller that ended while it emptied the slot, or before it wrote down what it had deployed there: what stands
+    # was not watched, and starts once more. A deployment that failed before our eyes is repeated as it is.
+    stands = isinstance(view.slot(Role.CANDIDATE), SlotState)
+    if unknown(view, Retire) or (
+        unknown(view, Deploy) and not run.failures and stands and run.request.kind in MEASURED
+    ):
+        return Act(step=Retire(slot=candidate))
+    if candidate not in run.deployed:
         return Act(step=Deploy(slot=candidate, purpose="candidate"))
     unready = _not_ready(view, Event.BREACHED, "candidate")
     if unready is not None:
@@ -163,8 +173,10 @@ def _deploy(view: View) -> Decision:
 
 def _start_missed(view: View) -> Act | None:
     state, candidate = view.slot(Role.CANDIDATE), view.run.request.candidate
-    began, bootstrap = view.sight.began, view.run.request.kind is RunKind.BOOTSTRAP
-    if bootstrap or not isinstance(state, SlotState) or began is None or began <= view.run.deployed_at[candidate]:
+    began, deployed_at = view.sight.began, view.run.deployed_at[candidate]
+    if view.run.request.kind not in MEASURED or began is None or began <= deployed_at:
+        return None
+    if not isinstance(state, SlotState):
         return None
     read = view.run.read_at(START)
     missed = any(one.uid not in read and view.cold_start_s(one.uid) is None for one in state.instances)

@@ -6,6 +6,7 @@ from types import MappingProxyType
 from typing import TypeVar, assert_never
 
 from rollout.errors import EvidenceError, InvariantError
+from rollout.flow.steps import Shift
 from rollout.flow.table import TERMINAL, follow
 from rollout.gates import names
 from rollout.model.canonical import digest_json
@@ -124,7 +125,7 @@ class Run:
     samples: tuple[SampleMeasured, ...] = ()
     shifted: Shifted | None = None
     candidate_served: bool = False
-    """The candidate took live traffic at some time."""
+    """The candidate took live traffic at some time, or may have."""
     live: Mapping[str, LiveWindow] = field(default_factory=dict)
     live_at: Mapping[str, float] = field(default_factory=dict)
     verdicts: Mapping[str, VerdictGiven] = field(default_factory=dict)
@@ -247,7 +248,9 @@ def _told(run: Run, record: Record) -> Run:  # noqa: C901, PLR0911, PLR0912 - on
         case PhaseEntered() as body:
             return _enter(run, body, record.at)
         case StepIntended() as body:
-            return replace(run, pending=body)
+            # How far a shift came is not known before it is read back; the candidate may have been served to by then.
+            served = run.phase is Phase.SHIFT and body.step == Shift.__name__
+            return replace(run, pending=body, candidate_served=run.candidate_served or served)
         case StepFailed() as body:
             # What was intended stays pending: how far the step came is not known until one works.
             return replace(run, failures=(*run.failures, body))
@@ -282,12 +285,7 @@ def _told(run: Run, record: Record) -> Run:  # noqa: C901, PLR0911, PLR0912 - on
         case HistoryStored() as body:
             return replace(_worked(run), history=body.baseline)
         case TrafficShifted() as body:
-            served = _shifted(body, record.at).weights.of(run.request.candidate) > 0
-            return replace(
-                _worked(run),
-                shifted=_shifted(body, record.at),
-                candidate_served=run.candidate_served or (served and run.request.kind is not RunKind.ROLLBACK),
-            )
+            return replace(_worked(run), shifted=_shifted(body, record.at))
         case LiveRead() as body:
             live = _with(run.live, body.stage, body.window)
             return replace(_worked(run), live=live, live_at=_with(run.live_at, body.stage, record.at))

@@ -93,6 +93,21 @@ def lost(policy: CapabilityGate, differences: Iterable[Difference]) -> tuple[Dif
     return tuple(one for one in differences if one.severity is Severity.BLOCK and not _allowed(policy, one.key))
 
 
+def fallen(policy: CapabilityGate, *, proven: CapabilitySnapshot, today: CapabilitySnapshot) -> str:
+    """Say what a stack no longer proves and was promoted with; empty where it proves enough.
+
+    To be as good as a stack that has lost its fast path proves nothing.
+    """
+    gone = lost(policy, diff(proven, today))
+    if not gone:
+        return ""
+    return (
+        f"what serves no longer proves what it was promoted with ({'; '.join(map(str, gone))}), so to be as good as it "
+        "proves nothing: `rollout verify` says more, `rollout rollback` goes back, `rollout calibrate` makes it the "
+        "standard as it is now"
+    )
+
+
 def reported(result: GateResult) -> tuple[Difference, ...]:
     """Return the differences that a capability gate reported, heaviest first, read back from its reasons."""
     told = [reason.text for reason in result.reasons if reason.code in {"capability_lost", "capability_changed"}]

@@ -9,6 +9,7 @@ from e2e_stack import kill, wait_until
 
 from rollout.control.standing import standing
 from rollout.evidence.baselines import BaselineStore
+from rollout.evidence.runs import run_ids
 
 pytestmark = pytest.mark.slow
 
@@ -109,6 +110,28 @@ def test_rollback_during_a_rollout_that_had_moved_traffic_ends_that_and_goes_no_
     assert ran.code == 0, ran.err
     assert (ran.data["phase"], ran.data["exit"]) == ("rolled_back", 0)
     assert stack.weights() == {"blue": 100, "green": 0}
+
+
+def test_rollback_during_the_first_rollout_of_all_ends_it_and_has_nowhere_further_to_go(stack):
+    stack.bootstrap()
+    promote = stack.start("promote", stack.release("good"))
+    wait_until(lambda: stack.status()["run"].get("phase") == "canary")
+    ran = stack.run("rollback", "--output", "json")
+    promote.communicate(timeout=60)
+    assert ran.code == 0, ran.err
+    assert ran.data["phase"] == "rolled_back"
+    assert stack.status()["serving"]["release"] == "blue"
+
+
+def test_abort_of_a_run_whose_bundle_cannot_be_sealed_tries_once(stack):
+    stack.bootstrap()
+    assert stack.run("promote", stack.release("good"), crash_after=40).code == -9
+    stray = stack.state / "runs" / run_ids(stack.state)[0] / ".journal.jsonl.swp"
+    stray.write_text("somebody looked at it with an editor")
+    ran = stack.run("abort")
+    assert ran.code == 0, ran.err
+    assert ran.err.count("is not sealed yet") == 1
+    stray.unlink()
 
 
 def test_rollback_that_was_killed_is_not_taken_for_another_one(stack):

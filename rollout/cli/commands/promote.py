@@ -76,10 +76,20 @@ def rollback(stay: bool, stack_path: Path, policy_path: Path | None, output: str
         from rollout.model.journal import Phase
 
         ended = end_run(stack_path, policy_path, "rollback asked for", output)
-        if ended.phase is Phase.ROLLED_BACK and ended.candidate_served:
-            # What had taken traffic lost it again: that is the rollback that was asked for.
+        if ended.phase is Phase.ROLLED_BACK and (ended.candidate_served or not _has_earlier(stack.state)):
+            # What had taken traffic lost it again, which is the rollback that was asked for; or there is no other.
             return tell_end(ended, output)
+        click.echo(f"{ended.request.run_id}: {ended.phase.value.replace('_', ' ')}; now the rollback", err=True)
     return tell(drive(RunKind.ROLLBACK, stack_path, policy_path, output, stay=stay), output)
+
+
+def _has_earlier(state: Path) -> bool:
+    """Tell whether something served before what serves now."""
+    from rollout.control.standing import standing
+    from rollout.model.inventory import Absent
+
+    now = standing(state)
+    return not isinstance(now, Absent) and not isinstance(now.earlier, Absent)
 
 
 @click.command("plan")

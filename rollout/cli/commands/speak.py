@@ -96,6 +96,10 @@ def end_run(stack_path: Path, policy_path: Path | None, reason: str, output: str
             with closing(watcher):
                 signals.install()
                 carry_on(stack.state, world)
+            # Where even its bundle could not be sealed, no further try would do that either.
+            run = load_run(stack.state, run_id)
+            if run.terminal:
+                return run
         except ConflictError:
             time.sleep(ANSWER_POLL_S)
     raise ConflictError(f"{run_id}: its controller has not answered yet; `rollout status` shows what it does")

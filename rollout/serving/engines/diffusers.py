@@ -160,7 +160,7 @@ class DiffusersEngine:
         activities = [torch.profiler.ProfilerActivity.CPU]
         sample = torch.zeros(1, LATENT_CHANNELS, _PROBED_SIDE, _PROBED_SIDE, device=self.device, dtype=self.dtype)
         states = torch.zeros(2, TOKENS, TEXT_WIDTH, device=self.device, dtype=self.dtype)
-        with _on_torch(), torch.profiler.profile(activities=activities) as profiled:
+        with torch.inference_mode(), torch.profiler.profile(activities=activities) as profiled:
             self._predict(sample, 0.0, states)
         names = {one.key for one in profiled.key_averages()}
         return sorted(one for one in names if one.startswith(_FUSED_OPS_PREFIX) or one in _SOFTMAX_OPS)

@@ -1,9 +1,14 @@
 """Which engine a release asks for."""
 
+from collections.abc import Callable
 from typing import assert_never
 
+from rollout.errors import ConfigError
 from rollout.serving.engines.interface import Engine
 from rollout.serving.options import EngineKind, ServeOptions
+
+EXTRAS = {EngineKind.ORT: "local", EngineKind.DIFFUSERS: "local,diffusers"}
+"""What installs an engine's libraries."""
 
 
 def load_engine(options: ServeOptions) -> Engine:
@@ -13,14 +18,25 @@ def load_engine(options: ServeOptions) -> Engine:
         ConfigError: Its libraries or model files cannot be used, or it does not know an option.
         AdmissionError: It does not run as asked for.
     """
-    match options.engine:
+    try:
+        load = _loader(options.engine)
+    except ImportError as error:
+        raise ConfigError(
+            f"the engine {options.engine} needs {error.name or 'a library'}, which is not installed or does not load "
+            f"({error}): pip install 'rollout[{EXTRAS[options.engine]}]'"
+        ) from error
+    return load(options)
+
+
+def _loader(kind: EngineKind) -> Callable[[ServeOptions], Engine]:
+    match kind:
         case EngineKind.ORT:
             from rollout.serving.engines.ort import load_ort  # noqa: PLC0415 - see above
 
-            return load_ort(options)
+            return load_ort
         case EngineKind.DIFFUSERS:
             from rollout.serving.engines.diffusers import load_diffusers  # noqa: PLC0415 - see above
 
-            return load_diffusers(options)
+            return load_diffusers
         case _ as unknown:
             assert_never(unknown)

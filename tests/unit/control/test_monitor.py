@@ -238,17 +238,19 @@ def test_confirmed_alarm_stands_and_pages_nobody_again_until_a_drift_check_passe
     world.ratio = 2.0
     until_alarm(world)
     watch(world).settle("r000010-verify", outcome=Phase.DRIFTED)
-    newest = SimpleNamespace(run_id="r000010-verify")
-    monkeypatch.setattr(module, "last_run", lambda _state: newest)
+    runs = ["r000010-verify", "r000009-good"]
+    monkeypatch.setattr(module, "run_ids", lambda _state: tuple(runs))
     asked = len(world.asked)
     for _ in range(3):
         look = watch(world).look()
         assert (look.alarm, look.confirmed, look.requests) == ("", "r000010-verify", 0)
         assert "rollout verify" in look.note
     assert len(world.asked) == asked
-    newest.run_id, world.ratio = "r000012-verify", 1.0
+    runs[:0] = ["r000013-other", "r000012-verify"]
+    world.ratio = 1.0
     verified = SimpleNamespace(request=SimpleNamespace(kind=RunKind.VERIFY), phase=Phase.DRIFTED)
-    monkeypatch.setattr(module, "load_run", lambda _state, _run_id: verified)
+    rollout = SimpleNamespace(request=SimpleNamespace(kind=RunKind.PROMOTE), phase=Phase.ROLLED_BACK)
+    monkeypatch.setattr(module, "load_run", lambda _state, run_id: verified if "verify" in run_id else rollout)
     assert watch(world).look().confirmed, "that check did not pass either"
     verified.phase = Phase.VERIFIED
     look = watch(world).look()

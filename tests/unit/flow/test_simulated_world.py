@@ -228,6 +228,35 @@ def test_start_that_a_crash_kept_from_being_watched_is_watched_once_more(simulat
     assert max(one.cold_start_s for one in sim.run.readings[0].readings) < 3.0
 
 
+@pytest.mark.parametrize("when", ["before", "after"])
+def test_second_start_survives_a_retirement_that_broke(simulate, when):
+    sim = reach(simulate(), Phase.DEPLOY)
+    sim.world.pass_time(100.0)
+    sim = sim.resumed(sim.records, sim.world)
+    sim.world.broken["Retire"] = [(when, UnavailableError)]
+    assert sim.to_the_end() is Phase.PROMOTED
+
+
+@pytest.mark.parametrize("late", [0.0, 100.0])
+def test_deployment_that_a_crash_kept_from_being_written_down_starts_once_more(simulate, late):
+    sim = simulate().until(Phase.DEPLOY)
+    crashes = []
+
+    def crash(one, what):
+        if what == "done but not journaled" and one.world.slots[GREEN] and not crashes:
+            crashes.append((list(one.records), copy.deepcopy(one.world)))
+
+    sim.on_record.append(crash)
+    while not crashes:
+        sim.turn()
+    records, world = crashes[0]
+    world.pass_time(late)
+    first = world.slots[GREEN][0].uid
+    again = sim.resumed(records, world)
+    assert again.to_the_end() is Phase.PROMOTED
+    assert again.world.slots[GREEN][0].uid != first
+
+
 def test_start_of_a_twin_that_a_crash_kept_from_being_watched_is_no_yardstick(simulate):
     sim = simulate(own_history=True).until(Phase.HISTORY)
     while GREEN not in sim.run.deployed:

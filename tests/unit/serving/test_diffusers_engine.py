@@ -15,7 +15,7 @@ from rollout.serving.self_test import run_self_test
 from rollout.serving.template import Part, load_template
 
 torch = pytest.importorskip("torch", reason="the diffusers extra is not installed: make test-diffusers")
-engines = pytest.importorskip("rollout.serving.engines.diffusers")
+from rollout.serving.engines import diffusers as engines  # noqa: E402 - not before torch is known to be there
 
 REQUEST = PictureRequest(prompt="a red cat", seed=3, steps=4, width=64, height=96, count=2)
 
