@@ -14,6 +14,10 @@ from rollout.evidence.runs import run_ids
 pytestmark = pytest.mark.slow
 
 
+LONG_CANARY = {"false_promote_rate": 1e-30, "pairs_max": 400}
+"""Proof that takes more than a hundred pairs, some seconds in which a person can speak."""
+
+
 def test_paused_run_waits_and_a_resumed_one_is_promoted(stack):
     stack.policy["shift"] |= {"dwell_s": 2.0}
     stack.bootstrap()
@@ -89,6 +93,7 @@ def test_rollback_after_a_failed_rollout_returns_to_the_release_before_the_one_t
 def test_rollback_during_a_rollout_that_moved_no_traffic_goes_back_all_the_same(stack):
     stack.bootstrap()
     assert stack.run("promote", stack.release("good")).code == 0
+    stack.policy["latency"] |= LONG_CANARY
     third = stack.start("promote", stack.release("third"))
     wait_until(lambda: stack.status()["run"].get("phase") == "canary")
     ran = stack.run("rollback", "--output", "json")
@@ -113,6 +118,7 @@ def test_rollback_during_a_rollout_that_had_moved_traffic_ends_that_and_goes_no_
 
 
 def test_rollback_during_the_first_rollout_of_all_ends_it_and_has_nowhere_further_to_go(stack):
+    stack.policy["latency"] |= LONG_CANARY
     stack.bootstrap()
     promote = stack.start("promote", stack.release("good"))
     wait_until(lambda: stack.status()["run"].get("phase") == "canary")
@@ -130,7 +136,7 @@ def test_abort_of_a_run_whose_bundle_cannot_be_sealed_tries_once(stack):
     stray.write_text("somebody looked at it with an editor")
     ran = stack.run("abort")
     assert ran.code == 0, ran.err
-    assert ran.err.count("is not sealed yet") == 1
+    assert (ran.out + ran.err).count("is not sealed yet") == 1
     stray.unlink()
 
 
