@@ -120,10 +120,10 @@ class Bench:
         self._targets.append(Target(name))
         return self._targets[-1]
 
-    def send(self, path: str = "/", *, to: Slot | str | None = None) -> Answer:
+    def send(self, path: str = "/", *, to: Slot | str | None = None, **more: str) -> Answer:
         connection = http.client.HTTPConnection(self.listen.host, self.listen.port, timeout=20)
         try:
-            headers = {} if to is None else {HEADER_SEND_TO: str(to)}
+            headers = ({} if to is None else {HEADER_SEND_TO: str(to)}) | more
             connection.request("POST", path, body=b"{}", headers=headers)
             answer = connection.getresponse()
             return Answer(answer.status, answer.getheader(HEADER_COLOR), answer.read().decode())

@@ -20,6 +20,9 @@ from rollout.routers.envoy_daemon import ENV_ROUTER_DIR
 
 BLUE, GREEN = Slot.BLUE, Slot.GREEN
 
+INSIDER = {"x-forwarded-for": "10.0.0.1", "x-envoy-internal": "true"}
+"""What a client says that wants to be taken for one of Envoy's own network."""
+
 
 @pytest.fixture
 def pair(bench):
@@ -245,6 +248,23 @@ def test_no_failed_request_is_tried_again(bench, path):
     bench.router.apply(weights=all_on(BLUE), targets={BLUE: (blue.address,)})
     assert bench.send(path).status >= 500
     assert blue.seen == 1
+
+
+@pytest.mark.parametrize("path", ["/fail", "/reset"])
+def test_no_header_of_a_client_makes_envoy_try_a_failed_request_again(bench, path):
+    blue = bench.target("blue")
+    bench.router.apply(weights=all_on(BLUE), targets={BLUE: (blue.address,)})
+    asked = {"x-envoy-retry-on": "5xx,reset", "x-envoy-max-retries": "3"} | INSIDER
+    assert bench.send(path, **asked).status >= 500
+    assert blue.seen == 1
+    assert bench.router.read().counters[BLUE].failed == 1
+
+
+@pytest.mark.usefixtures("pair")
+def test_no_header_of_a_client_changes_how_long_a_request_may_take(bench):
+    begun = time.monotonic()
+    assert bench.send("/wait", **{"x-envoy-upstream-rq-timeout-ms": "60000"}, **INSIDER).status == 504
+    assert time.monotonic() - begun < 15.0
 
 
 def test_header_for_an_empty_slot_is_not_answered_by_the_other(bench):
