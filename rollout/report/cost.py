@@ -65,7 +65,7 @@ def cost_rows(
 def cost_lines(rows: tuple[CostRow, ...] | Absent) -> tuple[str, ...]:
     """Return one line for each colour, or the reason why there is none."""
     if isinstance(rows, Absent):
-        return (f"cost: {rows.reason}",)
+        return (f"not known: {rows.reason}",)
     return tuple(
         f"{one.role.value}: {_words(one.costing.cost_per_1000, one.costing.cost_bounds)} {one.currency} per 1000 "
         f"pictures, {_words(one.costing.requests_per_gpu_hour, one.costing.requests_bounds)} requests per GPU-hour "

@@ -162,5 +162,5 @@ def test_a_cost_that_cannot_be_told_is_absent_with_the_reason(price, windows, in
     rows = cost_rows(price, windows, instances=instances)
     assert isinstance(rows, Absent)
     assert told in rows.reason
-    assert cost_lines(rows) == (f"cost: {rows.reason}",)
+    assert cost_lines(rows) == (f"not known: {rows.reason}",)
     assert cost_json(rows) == {"absent": rows.reason}
