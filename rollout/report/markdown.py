@@ -96,7 +96,7 @@ def _stages(summary: Summary) -> Iterable[str]:
     if summary.load:
         yield "#### Under load"
         yield "\n".join(load_table(summary.load))
-        yield "\n".join(f"- {escaped(one)}" for one in cost_lines(summary.cost))
+        yield "\n".join(f"- cost: {escaped(one)}" for one in cost_lines(summary.cost))
 
 
 def _stage(row: StageRow) -> tuple[str, ...]:
