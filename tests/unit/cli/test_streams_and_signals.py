@@ -67,6 +67,7 @@ def test_signal_after_the_terminal_is_gone_is_still_remembered():
     program = (
         "import os, signal, sys\n"
         "from rollout.cli.signals import ProcessSignals\n"
+        "signal.signal(signal.SIGHUP, signal.SIG_DFL)\n"
         "signals = ProcessSignals(); signals.install()\n"
         "os.close(2)\n"
         "os.kill(os.getpid(), signal.SIGHUP)\n"
