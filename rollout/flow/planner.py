@@ -285,10 +285,9 @@ def _traffic(view: View, *, stage: str, weights: Weights, targets: tuple[Slot, .
 def _unready(view: View, weights: Weights) -> Decision | None:
     """Wait, not for ever, until every slot that these weights give traffic to is ready."""
     for role in Role:
-        state = view.slot(role)
-        if weights.of(view.run.slot(role)) == 0 or (isinstance(state, SlotState) and state.ready):
+        if weights.of(view.run.slot(role)) == 0 or view.ready(role):
             continue
-        text = f"the {role} is not ready: {detail_of(state)}"
+        text = f"the {role} is not ready: {detail_of(view.slot(role))}"
         if view.unready_s(role) > view.policy.deadlines.ready_s:
             event = Event.LOST if role is Role.INCUMBENT else Event.BREACHED
             return enter(event, f"{role.value}_not_ready", text)
@@ -319,7 +318,7 @@ def _drift(view: View) -> Decision:
             return Conclude(stage=DRIFT)
         prompt = prompt_at(view.prompts, run_id=run.request.run_id, stage=DRIFT, number=len(run.samples))
         return Act(step=MeasureSample(number=len(run.samples), prompt_id=prompt.id))
-    if only_latency_drifted(given.verdict) and _earlier_stack_stands(view):
+    if only_latency_drifted(given.verdict) and view.ready(Role.CANDIDATE):
         return Enter(event=Event.ALARMED, reasons=given.verdict.reasons())
     event = {
         Outcome.PASS: Event.CONFIRMED,
@@ -329,17 +328,12 @@ def _drift(view: View) -> Decision:
     return Enter(event=event, reasons=given.verdict.reasons())
 
 
-def _earlier_stack_stands(view: View) -> bool:
-    state = view.slot(Role.CANDIDATE)
-    return isinstance(state, SlotState) and state.ready
-
-
 def _recheck(view: View) -> Decision:
     """Compare what serves with the earlier stack: a swing of the environment slows both."""
     run = view.run
     given = run.verdicts.get(RECHECK)
     if given is None:
-        if not _earlier_stack_stands(view):
+        if not view.ready(Role.CANDIDATE):
             return enter(Event.LOST, "earlier_stack_lost", f"{detail_of(view.slot(Role.CANDIDATE))}; the alarm stands")
         judged, done = run.judged.get(RECHECK), len(run.pairs.get(RECHECK, ()))
         decided = judged is not None and (judged.outcome is not Outcome.INCONCLUSIVE or _hopeless(judged))

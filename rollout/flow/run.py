@@ -55,10 +55,7 @@ ADMISSION = "admission"
 DRIFT = "drift"
 ROLLBACK = "rollback"
 
-START = "start"
-"""Instances are read when they have just become ready."""
-WARM = "warm"
-"""Instances are read after their warm-up."""
+START, WARM = names.START, names.WARM
 
 
 def shift_stage(weight: int) -> str:

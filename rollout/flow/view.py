@@ -36,6 +36,11 @@ class View:
         """Return what stands in a role's slot."""
         return self.inventory.slots[self.run.slot(role)]
 
+    def ready(self, role: Role) -> bool:
+        """Return whether all that stands in a role's slot is ready, and something does."""
+        state = self.slot(role)
+        return isinstance(state, SlotState) and state.ready
+
     def unready_s(self, role: Role) -> float:
         """Return for how long this controller has not found a role ready; 0 where it is."""
         return self.now - self.sight.unready_since.get(self.run.slot(role), self.now)

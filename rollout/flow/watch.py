@@ -34,10 +34,10 @@ def watch(view: View, stage: str, *, onward: Event, pairs: int, seconds: float) 
     alarmed = alarm(view)
     if alarmed is not None:
         return alarmed
-    done, state = len(run.pairs.get(stage, ())), view.slot(Role.CANDIDATE)
-    ready = isinstance(state, SlotState) and state.ready
+    done, ready = len(run.pairs.get(stage, ())), view.ready(Role.CANDIDATE)
     if done >= pairs + UNREADY_PAIRS_MAX and view.unready_s(Role.CANDIDATE) > UNREADY_S:
-        return enter(Event.BREACHED, "candidate_not_ready", f"the candidate is not ready: {detail_of(state)}")
+        text = f"the candidate is not ready: {detail_of(view.slot(Role.CANDIDATE))}"
+        return enter(Event.BREACHED, "candidate_not_ready", text)
     judged = run.judged.get(stage)
     open_ = judged is not None and judged.outcome is Outcome.INCONCLUSIVE and done < view.policy.latency.pairs_max
     if done < pairs or not ready or open_:

@@ -3,15 +3,12 @@
 from collections.abc import Mapping, Sequence
 from typing import TypeAlias
 
-from rollout.gates.names import INSTANCES
+from rollout.gates.names import INSTANCES, START, WARM
 from rollout.gates.result import result
 from rollout.model.evidence import InstanceReading
 from rollout.model.journal import InstancesRead
 from rollout.model.policy import InstanceGate
 from rollout.model.verdict import GateResult, Outcome
-
-START, WARM = "start", "warm"
-"""Stages at which every candidate is read: just ready, and after its warm-up."""
 
 STEADY = "instances_steady"
 

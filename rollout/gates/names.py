@@ -13,3 +13,8 @@ LOAD = "load"
 """The stage of the load phase, and the first word of its gates' names."""
 RECHECK = "recheck"
 """The stage that follows a drift alarm, and its gate."""
+
+START = "start"
+"""Instances are read when they have just become ready."""
+WARM = "warm"
+"""Instances are read after their warm-up."""

@@ -8,6 +8,7 @@ Technometrics 1982).
 
 import copy
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from itertools import pairwise
@@ -354,14 +355,9 @@ class PairedTest:
     def _p50_ratio(self) -> Estimate | Unmeasured:
         if not self._ratios:
             return Unmeasured(reason="no pair was answered by either color")
-        bounds = median_bounds(
-            log_least=np.array(self._log_least),
-            log_most=np.array(self._log_most),
-            scale=np.array(self._scales),
-            alpha=self._alpha,
-            beta=self._beta,
+        return location_estimate(
+            self._ratios, self._log_least, self._log_most, self._scales, alpha=self._alpha, beta=self._beta
         )
-        return Estimate(value=sample_quantile(np.array(self._ratios), q=0.5), bounds=bounds)
 
     def _tail_ratio(self) -> Estimate | Unmeasured:
         if not self._ratios:
@@ -424,6 +420,22 @@ def judge_pairs(
             if test.update(blue_s=blue_latency, green_s=green_latency) is not Outcome.INCONCLUSIVE:
                 return test.judgement()
     return test.judgement()
+
+
+def location_estimate(
+    ratios: Sequence[float],
+    log_least: Sequence[float],
+    log_most: Sequence[float],
+    scales: Sequence[float],
+    *,
+    alpha: float,
+    beta: float,
+) -> Estimate:
+    """Return the median of the ratios with bounds on their location; see `median_bounds`."""
+    bounds = median_bounds(
+        log_least=np.array(log_least), log_most=np.array(log_most), scale=np.array(scales), alpha=alpha, beta=beta
+    )
+    return Estimate(value=sample_quantile(np.array(ratios), q=0.5), bounds=bounds)
 
 
 def _combine(median: _Evidence, tail: _Evidence, slow: _Evidence) -> _Evidence:

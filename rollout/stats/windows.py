@@ -3,14 +3,10 @@
 import math
 from dataclasses import dataclass
 
-import numpy as np
-
 from rollout.errors import ConfigError, EvidenceError, InvariantError
 from rollout.model.verdict import Outcome
-from rollout.stats.intervals import median_bounds
-from rollout.stats.paired import Estimate, Unmeasured
+from rollout.stats.paired import Estimate, Unmeasured, location_estimate
 from rollout.stats.processes import MedianProcess
-from rollout.stats.quantiles import sample_quantile
 from rollout.stats.series import check_open_unit
 
 PRIOR_SCALE_SHARE = 0.5
@@ -119,11 +115,6 @@ class WindowTest:
     def _estimate(self) -> Estimate | Unmeasured:
         if not self._ratios:
             return Unmeasured(reason="no pair of windows was answered by either colour")
-        bounds = median_bounds(
-            log_least=np.array(self._log_least),
-            log_most=np.array(self._log_most),
-            scale=np.array(self._scales),
-            alpha=self._alpha,
-            beta=self._beta,
+        return location_estimate(
+            self._ratios, self._log_least, self._log_most, self._scales, alpha=self._alpha, beta=self._beta
         )
-        return Estimate(value=sample_quantile(np.array(self._ratios), q=0.5), bounds=bounds)
