@@ -3,6 +3,7 @@
 import os
 import stat
 from dataclasses import dataclass
+from importlib import resources
 from pathlib import Path
 
 from pydantic import ValidationError
@@ -12,6 +13,7 @@ from rollout.cli.json_schemas import MODELS, json_schema, model_schema
 from rollout.cli.validation import Complaint, Model, check_kind, refuse_unplaced, validated
 from rollout.cli.yaml_lines import Document, read_json, read_yaml
 from rollout.errors import ConfigError
+from rollout.model.admission import AdmissionPolicy
 from rollout.model.policy import Policy
 from rollout.model.prompts import PromptSet
 from rollout.model.release import Release
@@ -21,8 +23,10 @@ from rollout.model.stack import Stack
 __all__ = [
     "FILE_BYTES_MAX",
     "MODELS",
+    "LoadedAdmission",
     "LoadedStack",
     "json_schema",
+    "load_admission",
     "load_any",
     "load_policy",
     "load_prompts",
@@ -47,6 +51,33 @@ class LoadedStack:
     policy: Path
     prompts: Path
     state: Path
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LoadedAdmission:
+    """An admission policy and what it names."""
+
+    policy: AdmissionPolicy
+    engine_cache: Path | None
+
+
+def load_admission(name: str) -> LoadedAdmission:
+    """Read an admission policy.
+
+    Args:
+        name: A file, or one of the policies that the product ships with: gpu, tensorrt, development-cpu.
+
+    Raises:
+        ConfigError: As for `load_policy`.
+    """
+    shipped = resources.files("rollout.serving").joinpath("policies", f"{name}.yaml")
+    path = Path(str(shipped)) if "/" not in name and shipped.is_file() else Path(name)
+    policy = _load(AdmissionPolicy, path)
+    folder = _expanded(path).parent.resolve()
+    return LoadedAdmission(
+        policy=policy,
+        engine_cache=None if policy.engine_cache is None else (folder / policy.engine_cache).resolve(),
+    )
 
 
 def load_policy(path: Path) -> Policy:

@@ -11,16 +11,25 @@ from pydantic import BaseModel
 
 from rollout.cli.file_problems import KeyPath
 from rollout.errors import ConfigError
+from rollout.model.admission import AdmissionPolicy
 from rollout.model.policy import Policy
 from rollout.model.prompts import PromptSet
 from rollout.model.release import Release
+from rollout.model.snapshot import CapabilitySnapshot
 from rollout.model.stack import Stack
 
 Schema = dict[str, Any]
 """A JSON Schema is JSON; its shape is checked by whoever reads it."""
 
 MODELS: Mapping[str, type[BaseModel]] = MappingProxyType(
-    {"policy": Policy, "release": Release, "prompts": PromptSet, "stack": Stack}
+    {
+        "policy": Policy,
+        "admission": AdmissionPolicy,
+        "release": Release,
+        "prompts": PromptSet,
+        "stack": Stack,
+        "snapshot": CapabilitySnapshot,
+    }
 )
 """The kinds of files that people write."""
 

@@ -32,18 +32,17 @@ _ON_OFF = click.Choice(["on", "off"])
     help="Folder for model files made on first use.  [default: $XDG_CACHE_HOME/rollout or ~/.cache/rollout]",
 )
 @click.option(
+    "--admission",
+    default="gpu",
+    show_default=True,
+    help="What the server must prove: an admission policy file, or one of gpu, tensorrt, development-cpu.",
+)
+@click.option(
     "--engine",
     type=click.Choice(["ort", "diffusers"]),
     default="ort",
     show_default=True,
     help="Runtime: ONNX Runtime, or torch with diffusers (pip install 'rollout[diffusers]').",
-)
-@click.option(
-    "--device",
-    type=click.Choice(["cpu", "cuda"]),
-    default="cpu",
-    show_default=True,
-    help="Where diffusers computes; there is no fallback.",
 )
 @click.option(
     "--attention",
@@ -86,9 +85,8 @@ _ON_OFF = click.Choice(["on", "off"])
 @click.option(
     "--precision",
     type=click.Choice(["fp32", "fp16", "int8"]),
-    default="fp32",
-    show_default=True,
-    help="Arithmetic of the UNet; int8 is ort's and needs the onnx package, fp16 is diffusers'.",
+    help="Arithmetic of the UNet; ort needs the onnx package for another than fp32, int8 is ort's.  [default: fp16 on "
+    "a GPU, fp32 on the CPU]",
 )
 @click.option(
     "--prediction",
@@ -112,20 +110,28 @@ _ON_OFF = click.Choice(["on", "off"])
     help="Requests that may wait; a further one is answered 429.",
 )
 @click.option(
-    "--self-test-limit",
-    type=click.FloatRange(0, min_open=True),
-    default=30.0,
+    "--gpu-memory-limit",
+    type=click.IntRange(0, 1 << 50),
+    default=0,
     show_default=True,
-    help="Seconds that the warm self-test picture may take.",
+    help="Bytes that ONNX Runtime's CUDA arena may take; 0 for all.",
 )
+@click.option(
+    "--arena-strategy",
+    type=click.Choice(["next-power-of-two", "same-as-requested"]),
+    default="next-power-of-two",
+    show_default=True,
+    help="How ONNX Runtime's CUDA arena grows.",
+)
+@click.option("--tf32", type=_ON_OFF, default="on", show_default=True, help="TF32 in ONNX Runtime's CUDA provider.")
 def serve(
     *,
     host: str,
     port: int,
     pod_uid: str | None,
     cache: Path | None,
+    admission: str,
     engine: str,
-    device: str,
     attention: str,
     graph_optimization: str,
     arena: str,
@@ -134,30 +140,37 @@ def serve(
     spinning: str,
     execution: str,
     session: str,
-    precision: str,
+    precision: str | None,
     prediction: str,
     side_max: int,
     queue_limit: int,
-    self_test_limit: float,
+    gpu_memory_limit: int,
+    arena_strategy: str,
+    tf32: str,
 ) -> None:
     """Serve pictures over OpenAI's images API, and prove the stack before taking traffic.
 
     The options are what two releases may differ in; the defaults are the good release. GET /readyz answers 200 once
-    the capability snapshot is collected and the warm self-test passed. Exits 78 when the stack is not what was asked
-    for. SIGTERM drains.
+    the stack has proven what the admission policy demands. Exits 78, with a reason code for each fault, where it has
+    not. SIGTERM drains.
     """
     import uuid
 
+    from rollout.cli.files import load_admission
+    from rollout.model.admission import Profile
     from rollout.serving import options as choices
     from rollout.serving.process import run_server
 
+    demanded = load_admission(admission)
+    gpu = demanded.policy.profile is Profile.GPU
     made = choices.ServeOptions(
         host=host,
         port=port,
         pod_uid=pod_uid or str(uuid.uuid4()),
         cache=cache or _default_cache(),
+        admission=demanded.policy,
+        engine_cache=demanded.engine_cache,
         engine=choices.EngineKind(engine),
-        device=choices.Device(device),
         attention=choices.Attention(attention),
         graph_optimization=choices.GraphOptimization(graph_optimization),
         arena=arena == "on",
@@ -166,15 +179,18 @@ def serve(
         spinning=spinning == "on",
         execution=choices.ExecutionMode(execution),
         session=choices.SessionLifetime(session),
-        precision=choices.Precision(precision),
+        precision=choices.Precision(precision or ("fp16" if gpu else "fp32")),
         prediction=choices.Prediction(prediction),
         side_max=side_max,
         queue_limit=queue_limit,
-        self_test_limit_s=self_test_limit,
+        gpu_memory_limit=gpu_memory_limit,
+        arena_strategy=choices.ArenaStrategy(arena_strategy),
+        tf32=tf32 == "on",
     )
     wrong = choices.misfits(made)
     if wrong:
-        raise click.UsageError(f"engine {engine} does not know {', '.join(wrong)}")
+        profile = demanded.policy.profile
+        raise click.UsageError(f"engine {engine} does not know {', '.join(wrong)} under profile {profile}")
     sys.exit(run_server(made))
 
 

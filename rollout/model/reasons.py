@@ -38,7 +38,7 @@ REASONS: Mapping[str, Explained] = MappingProxyType(
         ),
         "libcuda_missing": _block(
             "libcuda.so.1, the driver's own library, is not in the container.",
-            "Run with the NVIDIA container runtime; it mounts the library from the node. Never install it in the image.",
+            "Run with the NVIDIA container runtime; it mounts the node's library. Never install it in the image.",
         ),
         "libcuda_stub": _block(
             "The libcuda that is found first is the toolkit's stub for linking: every call fails.",
@@ -53,9 +53,137 @@ REASONS: Mapping[str, Explained] = MappingProxyType(
             "The driver's library in the container and the kernel module on the node are of different versions.",
             "Restart the pod so that the libraries are mounted anew; reboot the node if a driver update is pending.",
         ),
+        "driver_not_loaded": _block(
+            "NVML finds no NVIDIA kernel module on the node.",
+            "Repair the node: its driver is not loaded. Cordon it until then.",
+        ),
         "driver_failed": _block(
             "The driver refused to start, with a code that has no reason of its own here.",
             "Look the CUDA or NVML code up in the text, and at the node's kernel log for Xid errors.",
+        ),
+        "nvml_missing": _block(
+            "libnvidia-ml.so.1 is not in the container, so nobody can tell what the GPUs are.",
+            "Add `utility` to NVIDIA_DRIVER_CAPABILITIES.",
+        ),
+        "device_nodes_missing": _block(
+            "No /dev/nvidia* node exists in the container.",
+            "Ask for a GPU, and check the container runtime: nodes also vanish from running containers when systemd "
+            "reloads (use the CDI mode or device nodes under /dev/char).",
+        ),
+        "too_few_devices": _block(
+            "Fewer GPUs are visible than the policy demands.", "Ask for more, or correct `device.count_min`."
+        ),
+        "device_too_small": _block(
+            "The smallest visible GPU has less memory than the policy demands.",
+            "Schedule on the product that the policy is for.",
+        ),
+        "mig_profile_differs": _block(
+            "The GPU is partitioned otherwise than the policy demands.",
+            "Ask for the MIG resource of the profile, or correct `device.mig_profile`.",
+        ),
+        # Runtime and session.
+        "ort_packages_conflict": _block(
+            "Two distributions of ONNX Runtime are installed: they overwrite each other's files, and the CPU build may "
+            "have won.",
+            "Uninstall both, then install onnxruntime-gpu alone; `pip check` does not notice.",
+        ),
+        "provider_not_in_build": _block(
+            "The runtime was built without the execution provider that the policy demands.",
+            "Install the GPU build (onnxruntime-gpu, or torch with CUDA).",
+        ),
+        "cuda_libraries_missing": _block(
+            "A CUDA library that the execution provider is linked to is not found.",
+            "Use a base image with the CUDA version of the build, or install the nvidia-* wheels it names and preload "
+            "them.",
+        ),
+        "tensorrt_missing": _block(
+            "TensorRT's library, in the major version that the provider is linked to, is not found.",
+            "Install that TensorRT: `rollout matrix check` tells which; the newest one is not it.",
+        ),
+        "provider_dropped": _block(
+            "The session does not run on the providers that the policy demands, in their order.",
+            "Look at the runtime's own messages: without a strict session the next sign would be the latency.",
+        ),
+        "fallback_message": _block(
+            "The runtime said that it falls back.",
+            "Read the line; it names what could not be used.",
+        ),
+        "session_refused": _block(
+            "The runtime refused to open the session.",
+            "Read its text: the model is damaged, needs another provider, or an option is wrong.",
+        ),
+        "option_unknown": _block(
+            "The session was asked for with an option or key that the runtime would ignore.",
+            "Correct the spelling, or remove it.",
+        ),
+        "heavy_op_on_cpu": _block(
+            "A heavy operator (convolution, matrix product, attention) runs on the CPU.",
+            "Look for the kernel that the provider lacks: another opset, precision or layout may have it.",
+        ),
+        "placement_on_cpu": _block(
+            "More of the graph runs on the CPU than the policy allows, by nodes or by time.",
+            "Compare `runtime.ort.placement.*` with the incumbent's: which operators moved?",
+        ),
+        "output_off_device": _block(
+            "Outputs that were bound to the GPU lie in host memory: each step copies.",
+            "Bind inputs and outputs by device, and check that the session runs on it.",
+        ),
+        "attention_not_fused": _block(
+            "The UNet's attention is computed in steps instead of by one kernel.",
+            "Check attention processors, opset (23 exports native attention) and the runtime's fusion passes.",
+        ),
+        "engine_rebuilt": _block(
+            "Files in the engine cache changed while the server warmed up: a plan was built at load.",
+            "Ship plans for this GPU, TensorRT, model and shapes: `rollout engines build`.",
+        ),
+        # Self-test and evidence.
+        "self_test_failed": _block(
+            "The warm self-test failed, drew a flat picture, or drew two pictures for one request.",
+            "Run the server by hand with the same options; its text says which.",
+        ),
+        "self_test_slow": _block(
+            "The warm self-test picture took longer than the policy's window.",
+            "Compare the snapshot with the incumbent's (`rollout diff`); the fast path is likely lost.",
+        ),
+        "self_test_fast": _block(
+            "The warm self-test picture was faster than the work it stands for can be.",
+            "Check that the server draws with the model and the steps that it claims.",
+        ),
+        "utilisation_low": _block(
+            "The GPU was hardly busy while the self-test drew.",
+            "The work is done elsewhere, or another process holds the device back.",
+        ),
+        "field_not_collected": _block(
+            "A fact that the policy needs could not be read. Not collected is not fine.",
+            "Read the field's own reason; install what its collector needs.",
+        ),
+        "prover_died": _block(
+            "The process that was to prove the stack died or did not answer.",
+            "Libraries whose versions do not match can kill a process in the loader: read its last words.",
+        ),
+        "device_changed": _block(
+            "The devices are no longer those that were admitted.",
+            "Restart the pod on a sound node: devices vanish from running containers.",
+        ),
+        # What erodes.
+        "packages_conflict": _warn("Two packages that install the same modules are both there.", "Keep one of them."),
+        "memory_unlimited": _warn(
+            "The container has no memory limit.", "Set resources.limits.memory: a leak then ends one pod and no node."
+        ),
+        "user_root": _warn("The server runs as root.", "Set runAsNonRoot and a USER in the image."),
+        "compilers_in_image": _warn(
+            "Compilers are on the path: the image is larger than it must be, and kernels may be built at load.",
+            "Build in one stage, copy into a slim one.",
+        ),
+        "shm_small": _warn("Shared memory (/dev/shm) is small.", "Mount an emptyDir with medium Memory at /dev/shm."),
+        "pcie_below_maximum": _warn(
+            "The PCIe link runs below what slot and GPU can do.",
+            "Idle GPUs lower the generation; under load it points to the slot or the board.",
+        ),
+        "clocks_throttled": _warn("The GPU's clocks are held down.", "Check cooling and power limit of the node."),
+        "memory_rows_remapped": _warn(
+            "The GPU waits for a reset to remap faulty memory rows, or remapping failed.",
+            "Drain the node and reset the GPU; replace it if remapping failed.",
         ),
     }
 )

@@ -34,11 +34,11 @@ from rollout.model.wire import (
     PATH_READY,
     SERVER_TIMING,
 )
+from rollout.serving.device_watch import DeviceWatch
 from rollout.serving.engines.interface import Engine
 from rollout.serving.failures import (
     AdmissionError,
     NonFiniteError,
-    ProviderLostError,
     QueueFullError,
     WorkCancelledError,
 )
@@ -66,10 +66,13 @@ class Answer:
 class ImageServer:
     """The endpoints over one readiness, one queue and one set of metrics."""
 
-    def __init__(self, *, readiness: Readiness, queue: WorkQueue, side_max: int) -> None:
+    def __init__(
+        self, *, readiness: Readiness, queue: WorkQueue, side_max: int, device_watch: DeviceWatch | None
+    ) -> None:
         self._readiness = readiness
         self._side_max = side_max
         self._queue = queue
+        self.device_watch = device_watch
         self.metrics = ServerMetrics(
             queue_depth=lambda: queue.depth,
             ready=lambda: 1.0 if isinstance(readiness.state, Ready) else 0.0,
@@ -86,7 +89,7 @@ class ImageServer:
         return JSONResponse({"status": "alive"})
 
     async def ready(self, _request: Request) -> Response:
-        """Readiness: the snapshot is collected and the self-test passed."""
+        """Readiness: the stack has proven what the admission policy demands."""
         match self._readiness.state:
             case Ready(digest=digest):
                 return JSONResponse({"status": "ready", "snapshot_digest": digest})
@@ -96,12 +99,14 @@ class ImageServer:
                 assert_never(unknown)
 
     async def capabilities(self, _request: Request) -> Response:
-        """Return the capability snapshot as far as it is collected."""
-        state = self._readiness.state
-        if state.snapshot is None:
-            reason = state.reason if isinstance(state, NotReady) else "no snapshot"
-            return JSONResponse({"status": "not collected", "reason": reason}, status_code=503)
-        return JSONResponse(state.snapshot.to_json())
+        """Return the capability snapshot that the server was admitted with."""
+        match self._readiness.state:
+            case Ready(snapshot=snapshot):
+                return JSONResponse(snapshot.to_json())
+            case NotReady(reason=reason):
+                return JSONResponse({"status": "not collected", "reason": reason}, status_code=503)
+            case _ as unknown:
+                assert_never(unknown)
 
     async def metrics_page(self, _request: Request) -> Response:
         """Return the metrics in Prometheus' text format."""
@@ -150,7 +155,7 @@ class ImageServer:
                 return Response(status_code=CLIENT_GONE)
             case NonFiniteError():
                 return _broken(str(error), code="non_finite_output")
-            case ProviderLostError() | AdmissionError():
+            case AdmissionError():
                 self._readiness.lose(str(error))
                 return _broken(str(error), code="provider_lost")
             case _:

@@ -1,18 +1,37 @@
 """What can go wrong inside the server, as branches of the one error tree."""
 
 from rollout.errors import PlatformError, RefusedError, UnavailableError
+from rollout.model.admission import Finding, blocking
 
 
 class AdmissionError(RefusedError):
-    """The stack in this process is not what was asked for; the server must not become ready."""
+    """The stack in this process is not what was asked for; the server must not become ready.
+
+    `code` is one of `rollout.model.reasons`.
+    """
+
+    def __init__(self, text: str, *, code: str) -> None:
+        super().__init__(text)
+        self.code = code
+
+
+class NotAdmittedError(RefusedError):
+    """The stack did not prove what the admission policy demands."""
+
+    def __init__(self, findings: tuple[Finding, ...]) -> None:
+        super().__init__("; ".join(f"{one.code}: {one.text}" for one in blocking(findings)))
+        self.findings = findings
 
 
 class NonFiniteError(PlatformError):
     """The model gave NaN or infinity: there is no picture to answer with."""
 
 
-class ProviderLostError(RefusedError):
-    """A session stopped running on the provider it was admitted with."""
+class ProviderLostError(AdmissionError):
+    """A session does not run, or no longer runs, on the provider it was admitted with."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__(text, code="provider_dropped")
 
 
 class QueueFullError(UnavailableError):

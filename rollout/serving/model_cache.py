@@ -12,9 +12,11 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import assert_never
 
-from rollout.errors import ConfigError
+from rollout.errors import ConfigError, InvariantError
 from rollout.model.canonical import digest_bytes, digest_json
+from rollout.serving.options import Precision
 from rollout.serving.template import WEIGHTS_LOCATION, ModelTemplate, Part
 from rollout.serving.weights import generate_weights
 
@@ -45,27 +47,27 @@ def load_weights(template: ModelTemplate, *, cache: Path) -> bytes:
     return content
 
 
-def load_quantized_unet(template: ModelTemplate, weights: bytes, *, cache: Path) -> bytes:
-    """Return the UNet with int8 weights inside, from the cache or quantised anew (about a second).
+def load_converted_unet(template: ModelTemplate, weights: bytes, *, precision: Precision, cache: Path) -> bytes:
+    """Return the UNet in another precision with its weights inside, from the cache or converted anew (about a second).
 
     Raises:
-        ConfigError: The cache folder cannot be used, or the `onnx` package that quantisation needs is missing.
+        ConfigError: The cache folder cannot be used, or the `onnx` package that the conversion needs is missing.
     """
-    import onnxruntime  # noqa: PLC0415 - a heavy import that only the int8 release needs here
+    import onnxruntime  # noqa: PLC0415 - a heavy import that only converted graphs need here
 
     source = {
         "graph": template.graph_digests[Part.UNET],
         "weights": template.weights_digest,
         "onnxruntime": onnxruntime.__version__,
     }
-    path_name = f"unet-int8-{_short(digest_json(source))}.onnx"
+    path_name = f"unet-{precision}-{_short(digest_json(source))}.onnx"
     with _locked(cache) as folder:
         path = folder / path_name
         digest_path = folder / f"{path_name}.sha256"
         expected = digest_path.read_text().strip() if digest_path.exists() else ""
         content = _read_verified(path, expected=expected)
         if content is None:
-            content = _quantize(template.graphs[Part.UNET], weights)
+            content = _converted(template.graphs[Part.UNET], weights, precision)
             _replace(path, content)
             _replace(digest_path, digest_bytes(content).encode())
     return content
@@ -120,24 +122,51 @@ def _replace(path: Path, content: bytes) -> None:
     partial.replace(path)
 
 
-def _quantize(graph: bytes, weights: bytes) -> bytes:
-    """Return the graph with dynamic int8 MatMul and Conv, weights inside."""
-    try:
-        from onnxruntime.quantization import quantize_dynamic  # noqa: PLC0415 - heavy, and needs the onnx package
-    except ImportError as error:
-        raise ConfigError(f"--precision int8 needs the onnx package ({error}): install it") from error
+def _converted(graph: bytes, weights: bytes, precision: Precision) -> bytes:
+    """Return the graph in another precision, weights inside."""
+    with tempfile.TemporaryDirectory() as scratch, _quiet_root_logger():
+        Path(scratch, WEIGHTS_LOCATION).write_bytes(weights)
+        source, target = Path(scratch, "unet.onnx"), Path(scratch, "converted.onnx")
+        source.write_bytes(graph)
+        try:
+            match precision:
+                case Precision.INT8:
+                    _quantize(source, target)
+                case Precision.FP16:
+                    _halve(source, target)
+                case Precision.FP32:
+                    raise InvariantError("the template is in 32 bits")
+                case _ as unknown:
+                    assert_never(unknown)
+        except ImportError as error:
+            raise ConfigError(f"--precision {precision} needs the onnx package ({error}): install it") from error
+        return target.read_bytes()
+
+
+def _quantize(source: Path, target: Path) -> None:
+    """Make MatMul and Conv compute in 8 bits, with scales found anew for each input."""
+    from onnxruntime.quantization import quantize_dynamic  # noqa: PLC0415 - heavy, and needs the onnx package
+
+    quantize: Callable[..., None] = quantize_dynamic
+    quantize(source, target, op_types_to_quantize=["MatMul", "Conv"])
+
+
+def _halve(source: Path, target: Path) -> None:
+    """Make everything between the inputs and the outputs compute in 16 bits."""
+    import onnx  # noqa: PLC0415 - see above
+    from onnxruntime.transformers.float16 import convert_float_to_float16  # noqa: PLC0415 - see above
+
+    target.write_bytes(convert_float_to_float16(onnx.load(source), keep_io_types=True).SerializeToString())
+
+
+@contextmanager
+def _quiet_root_logger() -> Iterator[None]:
+    """Silence the converters: they advise on the root logger, and their advice does not apply to a server."""
     root = logging.getLogger()
     level = root.level
-    root.setLevel(logging.ERROR)  # The quantiser advises on the root logger; its advice does not apply to a server.
+    root.setLevel(logging.ERROR)
     try:
-        with tempfile.TemporaryDirectory() as scratch:
-            Path(scratch, WEIGHTS_LOCATION).write_bytes(weights)
-            source = Path(scratch, "unet.onnx")
-            source.write_bytes(graph)
-            target = Path(scratch, "unet-int8.onnx")
-            quantize: Callable[..., None] = quantize_dynamic
-            quantize(source, target, op_types_to_quantize=["MatMul", "Conv"])
-            return target.read_bytes()
+        yield
     finally:
         root.setLevel(level)
 

@@ -4,8 +4,7 @@ from dataclasses import dataclass, fields
 from enum import StrEnum
 from pathlib import Path
 
-DEVELOPMENT_PROFILE = "development-cpu"
-GPU_PROFILE = "gpu"
+from rollout.model.admission import AdmissionPolicy, Profile
 
 
 class EngineKind(StrEnum):
@@ -13,13 +12,6 @@ class EngineKind(StrEnum):
 
     ORT = "ort"
     DIFFUSERS = "diffusers"
-
-
-class Device(StrEnum):
-    """Where the networks compute."""
-
-    CPU = "cpu"
-    CUDA = "cuda"
 
 
 class Attention(StrEnum):
@@ -37,6 +29,13 @@ class GraphOptimization(StrEnum):
     EXTENDED = "extended"
     BASIC = "basic"
     DISABLED = "disabled"
+
+
+class ArenaStrategy(StrEnum):
+    """How the CUDA provider's memory arena grows."""
+
+    NEXT_POWER_OF_TWO = "next-power-of-two"
+    SAME_AS_REQUESTED = "same-as-requested"
 
 
 class GuidanceMode(StrEnum):
@@ -80,16 +79,18 @@ class ServeOptions:
     """Everything that decides how a server process behaves; the defaults are the good release.
 
     `port` is a TCP port, `side_max` the largest side of a picture in pixels, `queue_limit` the number of requests that
-    may wait beside the one computed, `self_test_limit_s` the longest one warm self-test picture may take before the
-    server refuses to become ready.
+    may wait beside the one computed, `gpu_memory_limit` bytes of the CUDA provider's arena or 0 for none.
     """
 
     port: int
     pod_uid: str
     cache: Path
+    admission: AdmissionPolicy
+    """What the server must prove; it also orders the providers, and so the device."""
+    engine_cache: Path | None = None
+    """The folder of engine plans that the admission policy names."""
     host: str = "127.0.0.1"
     engine: EngineKind = EngineKind.ORT
-    device: Device = Device.CPU
     attention: Attention = Attention.SDPA
     graph_optimization: GraphOptimization = GraphOptimization.ALL
     arena: bool = True
@@ -102,24 +103,42 @@ class ServeOptions:
     prediction: Prediction = Prediction.EPSILON
     side_max: int = 256
     queue_limit: int = 64
-    self_test_limit_s: float = 30.0
+    gpu_memory_limit: int = 0
+    arena_strategy: ArenaStrategy = ArenaStrategy.NEXT_POWER_OF_TWO
+    tf32: bool = True
 
 
 ENGINE_OPTIONS: dict[EngineKind, frozenset[str]] = {
-    EngineKind.ORT: frozenset({"graph_optimization", "arena", "spinning", "execution", "session"}),
-    EngineKind.DIFFUSERS: frozenset({"device", "attention"}),
+    EngineKind.ORT: frozenset(
+        {
+            "graph_optimization",
+            "arena",
+            "spinning",
+            "execution",
+            "session",
+            "gpu_memory_limit",
+            "arena_strategy",
+            "tf32",
+        }
+    ),
+    EngineKind.DIFFUSERS: frozenset({"attention"}),
 }
 """Options that one engine alone knows."""
 
+GPU_OPTIONS = frozenset({"gpu_memory_limit", "arena_strategy", "tf32"})
+"""Options that mean something on a GPU alone."""
+
 ENGINE_PRECISIONS: dict[EngineKind, frozenset[Precision]] = {
-    EngineKind.ORT: frozenset({Precision.FP32, Precision.INT8}),
+    EngineKind.ORT: frozenset(Precision),
     EngineKind.DIFFUSERS: frozenset({Precision.FP32, Precision.FP16}),
 }
 
 
 def misfits(options: ServeOptions) -> list[str]:
-    """Name the options that the chosen engine would ignore, by their flags; a release must not promise what is not."""
+    """Name the options that the engine would ignore, by their flags; a release must not promise what is not."""
     foreign = frozenset[str]().union(*(known for engine, known in ENGINE_OPTIONS.items() if engine != options.engine))
+    if options.admission.profile is Profile.DEVELOPMENT_CPU:
+        foreign |= GPU_OPTIONS
     changed = [one.name for one in fields(options) if one.name in foreign and getattr(options, one.name) != one.default]
     wrong = [f"--{name.replace('_', '-')}" for name in sorted(changed)]
     known = options.precision in ENGINE_PRECISIONS[options.engine]

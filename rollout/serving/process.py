@@ -7,18 +7,17 @@ import sys
 import threading
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from time import perf_counter
 
 import uvicorn
 from starlette.applications import Starlette
 
 from rollout.errors import ConfigError, RolloutError
 from rollout.serving.app import ImageServer, build_app
-from rollout.serving.collectors import collect_snapshot, with_self_test
 from rollout.serving.engines.table import load_engine
+from rollout.serving.failures import NotAdmittedError
 from rollout.serving.options import ServeOptions
+from rollout.serving.proof import prove, watched
 from rollout.serving.readiness import Readiness
-from rollout.serving.self_test import run_self_test
 from rollout.serving.work_queue import WorkQueue
 
 EXIT_REFUSED = os.EX_CONFIG
@@ -44,7 +43,8 @@ def run_server(options: ServeOptions) -> int:
         return EXIT_REFUSED
     readiness = Readiness()
     queue = WorkQueue(limit=options.queue_limit)
-    server = ImageServer(readiness=readiness, queue=queue, side_max=options.side_max)
+    device_watch = watched(options.admission)
+    server = ImageServer(readiness=readiness, queue=queue, side_max=options.side_max, device_watch=device_watch)
     refusals: list[RolloutError] = []
 
     @asynccontextmanager
@@ -96,16 +96,17 @@ def _become_ready(
     *,
     stopped: threading.Event,
 ) -> None:
-    """Load, collect, test; runs in the work queue's thread, before every request."""
-    started = perf_counter()
-    engine = load_engine(options)
-    snapshot = collect_snapshot(engine, load_s=perf_counter() - started)
-    readiness.collected(snapshot)
-    server.metrics.set_provider(provider=engine.provider, profile=engine.profile)
-    if stopped.is_set():
-        return
-    latency_s = run_self_test(engine, limit_s=options.self_test_limit_s)
-    readiness.pass_self_test(engine, with_self_test(snapshot, latency_s=latency_s))
+    """Prove the stack; runs in the work queue's thread, before every request.
+
+    Raises:
+        NotAdmittedError: It did not prove what the admission policy demands.
+        ConfigError: It cannot be loaded.
+    """
+    proof = prove(options, load_engine, watch=server.device_watch, stopped=stopped)
+    if not proof.admitted or proof.engine is None:
+        raise NotAdmittedError(proof.findings)
+    server.metrics.set_provider(provider=proof.engine.provider, profile=options.admission.profile)
+    readiness.admit(proof.engine, proof.snapshot)
 
 
 async def _watch(loading: asyncio.Future[None], *, refuse: Callable[[RolloutError], None]) -> None:

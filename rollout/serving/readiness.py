@@ -10,15 +10,14 @@ from rollout.serving.engines.interface import Engine
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NotReady:
-    """The server must not get traffic; the snapshot is there once it was collected."""
+    """The server must not get traffic."""
 
     reason: str
-    snapshot: CapabilitySnapshot | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Ready:
-    """The snapshot was collected and the warm self-test passed."""
+    """The stack has proven what the admission policy demands."""
 
     engine: Engine
     snapshot: CapabilitySnapshot
@@ -34,7 +33,7 @@ class Readiness:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._state: ReadinessState = NotReady(reason="the model is being loaded")
+        self._state: ReadinessState = NotReady(reason="the stack is being proven")
 
     @property
     def state(self) -> ReadinessState:
@@ -53,11 +52,7 @@ class Readiness:
             case _ as unknown:
                 assert_never(unknown)
 
-    def collected(self, snapshot: CapabilitySnapshot) -> None:
-        """The model is loaded; the self-test is still to pass."""
-        self._set(NotReady(reason="the warm self-test is running", snapshot=snapshot))
-
-    def pass_self_test(self, engine: Engine, snapshot: CapabilitySnapshot) -> None:
+    def admit(self, engine: Engine, snapshot: CapabilitySnapshot) -> None:
         """Everything is proven: take traffic."""
         self._set(Ready(engine=engine, snapshot=snapshot, digest=snapshot.digest))
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import click
 
-KINDS = ("policy", "release", "prompts", "stack")
+KINDS = ("policy", "admission", "release", "prompts", "stack", "snapshot")
 
 
 @click.group("policy")

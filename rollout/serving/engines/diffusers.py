@@ -13,10 +13,11 @@ from diffusers.models.attention_processor import AttnProcessor, AttnProcessor2_0
 from numpy.typing import NDArray
 
 from rollout.errors import ConfigError
+from rollout.model.admission import Profile
 from rollout.model.snapshot import Capability, ok, unavailable
+from rollout.serving.collectors.interface import Fields
 from rollout.serving.engines.interface import (
     LATENT_CHANNELS,
-    Fields,
     Floats,
     check_cancelled,
     guided,
@@ -24,16 +25,9 @@ from rollout.serving.engines.interface import (
 )
 from rollout.serving.engines.torch_networks import NETWORKS, TEXT_WIDTH, TOKENS
 from rollout.serving.failures import AdmissionError
+from rollout.serving.messages import fallback_signs
 from rollout.serving.model_cache import load_weights
-from rollout.serving.options import (
-    DEVELOPMENT_PROFILE,
-    GPU_PROFILE,
-    Attention,
-    Device,
-    GuidanceMode,
-    Precision,
-    ServeOptions,
-)
+from rollout.serving.options import Attention, GuidanceMode, Precision, ServeOptions
 from rollout.serving.reading import read
 from rollout.serving.scheduler import EulerSchedule
 from rollout.serving.template import Part, load_template
@@ -65,11 +59,6 @@ class DiffusersEngine:
     def provider(self) -> str:
         """The device that torch computes on."""
         return f"torch:{self.device}"
-
-    @property
-    def profile(self) -> str:
-        """Only a GPU is the fast path."""
-        return GPU_PROFILE if self.device.type == "cuda" else DEVELOPMENT_PROFILE
 
     def encode(self, token_ids: NDArray[np.int64]) -> Floats:
         """See `Engine.encode`."""
@@ -131,7 +120,10 @@ class DiffusersEngine:
         }
 
     def _device_fields(self) -> Fields:
-        names = ("gpu.product", "gpu.compute_capability", "gpu.memory_bytes", "gpu.multiprocessors")
+        names = tuple(
+            f"runtime.torch.device.{name}"
+            for name in ("product", "compute_capability", "memory_bytes", "multiprocessors")
+        )
         source = "torch.cuda.get_device_properties"
         if self.device.type != "cuda":
             return {name: unavailable(source, f"the networks compute on {self.device}") for name in names}
@@ -173,7 +165,7 @@ def load_diffusers(options: ServeOptions) -> DiffusersEngine:
         ConfigError: The weights or the cache cannot be used, or this diffusers builds other networks.
         AdmissionError: The device that was asked for is not there.
     """
-    device = _device(options.device)
+    device = _device(options.admission.profile)
     template = load_template()
     weights = load_weights(template, cache=options.cache)
     torch.set_num_threads(options.threads)
@@ -189,17 +181,19 @@ def load_diffusers(options: ServeOptions) -> DiffusersEngine:
     )
 
 
-def _device(wanted: Device) -> torch.device:
-    match wanted:
-        case Device.CPU:
+def _device(profile: Profile) -> torch.device:
+    match profile:
+        case Profile.DEVELOPMENT_CPU:
             return torch.device("cpu")
-        case Device.CUDA:
+        case Profile.GPU:
             try:
                 torch.cuda.init()
                 return torch.device("cuda", torch.cuda.current_device())
             except (RuntimeError, AssertionError) as error:
+                signs = fallback_signs(str(error))
                 raise AdmissionError(
-                    f"a CUDA device was asked for and torch {torch.__version__} finds none: {error}"
+                    f"the policy asks for a GPU and torch {torch.__version__} finds none: {error}",
+                    code=signs[0].code if signs else "no_device",
                 ) from error
         case _ as unknown:
             assert_never(unknown)

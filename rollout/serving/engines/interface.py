@@ -1,14 +1,13 @@
 """What an engine is: three networks on one runtime, and what it can prove about them."""
 
 import threading
-from collections.abc import Mapping
 from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from rollout.errors import PlatformError
-from rollout.model.snapshot import Capability
+from rollout.serving.collectors.interface import Fields
 from rollout.serving.failures import WorkCancelledError
 from rollout.serving.options import ServeOptions
 from rollout.serving.scheduler import EulerSchedule
@@ -21,7 +20,6 @@ LATENT_SCALE = 8
 """Pixels per latent cell, along each side."""
 
 Floats = NDArray[np.float32]
-Fields = Mapping[str, Capability]
 
 
 class Engine(Protocol):
@@ -34,10 +32,6 @@ class Engine(Protocol):
     @property
     def provider(self) -> str:
         """What computes, as metrics and the snapshot name it."""
-
-    @property
-    def profile(self) -> str:
-        """Whether this is the fast path or a development profile."""
 
     def encode(self, token_ids: NDArray[np.int64]) -> Floats:
         """Return the text states, shape (n, 77, width), of token ids, shape (n, 77).
@@ -70,7 +64,10 @@ class Engine(Protocol):
         """
 
     def fields(self) -> Fields:
-        """Return what the runtime and the model prove, read from where the truth is."""
+        """Return what the runtime and the model prove, read from where the truth is.
+
+        To be asked once, after one picture was drawn: some truths show only in what ran.
+        """
 
 
 def check_cancelled(cancelled: threading.Event, *, step: int, steps: int) -> None:

@@ -1,66 +1,45 @@
-"""Strict inference sessions: the providers that were asked for, or none."""
+"""The reference server's sessions: its release options in ONNX Runtime's words, opened strictly."""
 
+from pathlib import Path
 from typing import Any, assert_never
 
 import onnxruntime as ort
-from onnxruntime.capi import onnxruntime_pybind11_state as ort_errors
 
 from rollout.errors import ConfigError
-from rollout.serving.failures import AdmissionError
-from rollout.serving.options import ExecutionMode, GraphOptimization, ServeOptions
+from rollout.model.admission import Provider
+from rollout.serving.options import ArenaStrategy, ExecutionMode, GraphOptimization, ServeOptions
+from rollout.serving.strict_session import INTER_SPINNING_KEY, INTRA_SPINNING_KEY, open_strict_session
 from rollout.serving.template import WEIGHTS_LOCATION
 
-REQUESTED_PROVIDERS = ("CPUExecutionProvider",)
-"""The CPU development profile is the only one so far; the snapshot says so."""
-
 PARALLEL_INTER_OP_THREADS = 2
-RECORD_PLACEMENT_KEY = "session.record_ep_graph_assignment_info"
-
-# ONNX Runtime accepts misspelt keys in silence, so every key in use stands here, spelt once.
-_INTRA_SPINNING_KEY = "session.intra_op.allow_spinning"
-_INTER_SPINNING_KEY = "session.inter_op.allow_spinning"
-
-ORT_ERRORS: tuple[type[Exception], ...] = (
-    ort_errors.EPFail,
-    ort_errors.EngineError,
-    ort_errors.Fail,
-    ort_errors.InvalidArgument,
-    ort_errors.InvalidGraph,
-    ort_errors.InvalidProtobuf,
-    ort_errors.NoModel,
-    ort_errors.NoSuchFile,
-    ort_errors.NotImplemented,
-    ort_errors.RuntimeException,
-    RuntimeError,
-    ValueError,
-)
-"""What session creation and run() raise; ONNX Runtime's own errors share no base class."""
 
 
-def open_session(graph: bytes, *, weights: bytes, options: ServeOptions) -> ort.InferenceSession:
-    """Open a session that runs on exactly the requested providers and cannot fall back.
+def open_session(
+    graph: bytes, *, weights: bytes, options: ServeOptions, profile_prefix: Path | None
+) -> ort.InferenceSession:
+    """Open a session that runs on exactly the providers of the admission policy and cannot fall back.
 
     Args:
         graph: An ONNX model whose external data, if any, lies in `WEIGHTS_LOCATION`.
         weights: The content of that file.
         options: The release.
+        profile_prefix: Where the session's profile of its first runs goes; None: it is not profiled.
 
     Raises:
         AdmissionError: ONNX Runtime refused the model, or chose other providers.
     """
-    try:
-        session = ort.InferenceSession(
-            graph,
-            sess_options=session_options(options, weights=weights),
-            providers=list(REQUESTED_PROVIDERS),
-        )
-    except ORT_ERRORS as error:
-        raise AdmissionError(f"ONNX Runtime {ort.__version__} refused the model: {_one_line(error)}") from error
-    session.disable_fallback()
-    actual = tuple(session.get_providers())
-    if actual != REQUESTED_PROVIDERS:
-        raise AdmissionError(f"asked for providers {REQUESTED_PROVIDERS}, the session runs on {actual}")
-    return session
+    made = session_options(options, weights=weights)
+    if profile_prefix is not None:
+        made.enable_profiling = True
+        made.profile_file_prefix = str(profile_prefix)
+    spinning = "1" if options.spinning else "0"
+    return open_strict_session(
+        graph,
+        providers=options.admission.providers,
+        provider_options=provider_options(options),
+        options=made,
+        config={INTRA_SPINNING_KEY: spinning, INTER_SPINNING_KEY: spinning},
+    )
 
 
 def session_options(options: ServeOptions, *, weights: bytes) -> ort.SessionOptions:
@@ -74,7 +53,6 @@ def session_options(options: ServeOptions, *, weights: bytes) -> ort.SessionOpti
     made.enable_cpu_mem_arena = options.arena
     made.enable_mem_pattern = options.arena
     made.intra_op_num_threads = options.threads
-    made.log_severity_level = 2
     match options.execution:
         case ExecutionMode.SEQUENTIAL:
             made.execution_mode = ort.ExecutionMode.ORT_SEQUENTIAL
@@ -83,15 +61,47 @@ def session_options(options: ServeOptions, *, weights: bytes) -> ort.SessionOpti
             made.inter_op_num_threads = PARALLEL_INTER_OP_THREADS
         case _ as unknown:
             assert_never(unknown)
-    spinning = "1" if options.spinning else "0"
-    made.add_session_config_entry(_INTRA_SPINNING_KEY, spinning)
-    made.add_session_config_entry(_INTER_SPINNING_KEY, spinning)
-    made.add_session_config_entry(RECORD_PLACEMENT_KEY, "1")
     try:
         made.add_external_initializers_from_files_in_memory([WEIGHTS_LOCATION], [weights], [len(weights)])
     except AttributeError as error:
         raise ConfigError(f"ONNX Runtime {ort.__version__} takes no weights from memory: install a newer") from error
     return made
+
+
+def provider_options(options: ServeOptions) -> dict[str, dict[str, str]]:
+    """Translate a release's options for each provider of its admission policy."""
+    return {provider: _options_of(provider, options) for provider in options.admission.providers}
+
+
+def _options_of(provider: Provider, options: ServeOptions) -> dict[str, str]:
+    match provider:
+        case Provider.CPU:
+            return {}
+        case Provider.CUDA:
+            made = {
+                "arena_extend_strategy": _arena_strategy(options.arena_strategy),
+                # Searching is part of the warm-up; a heuristic choice is up to twice as slow in convolutions.
+                "cudnn_conv_algo_search": "EXHAUSTIVE",
+                "use_tf32": "1" if options.tf32 else "0",
+            }
+            if options.gpu_memory_limit:
+                made["gpu_mem_limit"] = str(options.gpu_memory_limit)
+            return made
+        case Provider.TENSORRT:
+            # Plans are made ahead by `rollout engines build`; nothing is built or cached while loading.
+            return {"trt_engine_cache_enable": "0"}
+        case _ as unknown:
+            assert_never(unknown)
+
+
+def _arena_strategy(strategy: ArenaStrategy) -> str:
+    match strategy:
+        case ArenaStrategy.NEXT_POWER_OF_TWO:
+            return "kNextPowerOfTwo"
+        case ArenaStrategy.SAME_AS_REQUESTED:
+            return "kSameAsRequested"
+        case _ as unknown:
+            assert_never(unknown)
 
 
 def optimization_level(optimization: GraphOptimization) -> Any:  # noqa: ANN401 - ONNX Runtime ships no types
@@ -108,7 +118,3 @@ def optimization_level(optimization: GraphOptimization) -> Any:  # noqa: ANN401 
             return levels.ORT_DISABLE_ALL
         case _ as unknown:
             assert_never(unknown)
-
-
-def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split())

@@ -1,0 +1,347 @@
+"""What an admission concludes from a snapshot: pure, and in the order of causes before consequences."""
+
+from collections.abc import Iterable, Iterator, Sequence
+from datetime import date
+
+from rollout.model.admission import AdmissionPolicy, DeviceDemand, Finding, PlacementDemand, Profile, SelfTestDemand
+from rollout.model.reasons import REASONS
+from rollout.model.snapshot import Capability, CapabilitySnapshot, CapabilityStatus
+from rollout.model.verdict import Reason, Severity
+from rollout.model.waiver import ended, waiver_for
+from rollout.serving.collectors.driver import STUB
+from rollout.serving.messages import fallback_signs
+
+SHM_BYTES_WARN = 256 << 20
+"""Docker's default of 64 MiB is too small for programs that pass tensors between processes."""
+
+_CUDA_CODES = {STUB: "libcuda_stub", 100: "no_device", 803: "driver_mismatch", 804: "driver_mismatch"}
+_NVML_CODES = {9: "driver_not_loaded", 12: "nvml_missing", 18: "driver_mismatch"}
+
+_Read = Capability | None
+Findings = Iterator[Finding]
+
+
+def judge(
+    policy: AdmissionPolicy,
+    *,
+    snapshot: CapabilitySnapshot,
+    failure: Reason | None,
+    versions: Sequence[Reason],
+    today: date,
+) -> tuple[Finding, ...]:
+    """Judge what a container proved; what blocks comes first, causes before consequences.
+
+    Args:
+        policy: The demands.
+        snapshot: What was collected.
+        failure: Why no session could be opened, or the self-test did not pass; None where both are fine.
+        versions: What the version matrix holds against the snapshot.
+        today: In UTC; decides which waivers hold.
+    """
+    seen = _Seen(snapshot)
+    found = [
+        *_package_findings(seen),
+        *(_device_findings(policy.device, seen) if policy.device is not None else ()),
+        *([] if failure is None else [_finding(failure.code, failure.text)]),
+        *_message_findings(seen),
+        *(_session_findings(policy, seen) if failure is None else ()),
+        *(_finding(one.code, one.text) for one in versions),
+        *_required_findings(policy.required, seen),
+        *_container_findings(seen, gpu=policy.profile is Profile.GPU),
+    ]
+    judged = [_waived(policy, one, today=today) for one in _once(found)]
+    order = list(Severity)
+    return tuple(sorted(judged, key=lambda one: order.index(one.severity)))
+
+
+class _Seen:
+    """The values of a snapshot, by field."""
+
+    def __init__(self, snapshot: CapabilitySnapshot) -> None:
+        self._all = {**snapshot.measurements, **snapshot.fields}
+
+    def field(self, name: str) -> _Read:
+        return self._all.get(name)
+
+    def number(self, name: str) -> float | None:
+        value = self._value(name)
+        return float(value) if isinstance(value, (int, float)) and not isinstance(value, bool) else None
+
+    def text(self, name: str) -> str | None:
+        value = self._value(name)
+        return value if isinstance(value, str) else None
+
+    def flag(self, name: str) -> bool | None:
+        value = self._value(name)
+        return value if isinstance(value, bool) else None
+
+    def texts(self, name: str) -> list[str] | None:
+        value = self._value(name)
+        return value if isinstance(value, list) else None
+
+    def why_not(self, name: str) -> str:
+        """Say why a field has no usable value."""
+        read = self._all.get(name)
+        if read is None:
+            return f"{name} is not in the snapshot"
+        if read.status is CapabilityStatus.OK:
+            return f"{name} has the value {read.value!r}, which is of another kind"
+        return f"{name} is {read.status}: {read.reason}"
+
+    def _value(self, name: str) -> object:
+        read = self._all.get(name)
+        return None if read is None else read.value
+
+
+def _package_findings(seen: _Seen) -> Findings:
+    rivals = seen.texts("packages.rivals")
+    if rivals is None:
+        yield _uncollected(seen, "packages.rivals")
+        return
+    for names in rivals:
+        code = "ort_packages_conflict" if "onnxruntime" in names else "packages_conflict"
+        yield _finding(code, f"{names} are installed together: the last one installed wins", "packages.rivals")
+
+
+def _device_findings(demand: DeviceDemand, seen: _Seen) -> Findings:
+    yield from _driver_findings(seen)
+    if seen.texts("gpu.devices") is None:
+        yield _finding("device_nodes_missing", seen.why_not("gpu.devices"), "gpu.devices")
+    nvml = seen.number("gpu.nvml.init")
+    if nvml is None:
+        yield _uncollected(seen, "gpu.nvml.init")
+        return
+    if nvml != 0:
+        text = f"NVML does not start: {seen.why_not('gpu.count')}"
+        yield _finding(_NVML_CODES.get(int(nvml), "driver_failed"), text, "gpu.nvml.init")
+        return
+    yield from _inventory_findings(demand, seen)
+
+
+def _driver_findings(seen: _Seen) -> Findings:
+    init = seen.number("gpu.libcuda.init")
+    if init is None:
+        reason = seen.field("gpu.libcuda.init")
+        missing = reason is not None and reason.status is CapabilityStatus.UNAVAILABLE
+        yield _finding(
+            "libcuda_missing" if missing else "field_not_collected",
+            seen.why_not("gpu.libcuda.init"),
+            "gpu.libcuda.init",
+        )
+        return
+    if seen.flag("gpu.libcuda.stub"):
+        yield _finding("libcuda_stub", f"libcuda at {seen.text('gpu.libcuda.path')} is a stub", "gpu.libcuda.stub")
+        return
+    yield from _version_findings(seen)
+    if init != 0:
+        text = f"cuInit answers {int(init)}"
+        yield _finding(_CUDA_CODES.get(int(init), "driver_failed"), text, "gpu.libcuda.init")
+
+
+def _version_findings(seen: _Seen) -> Findings:
+    """Compare the CUDA version that the driver supports with those that the runtimes were built for, by major."""
+    field = "gpu.libcuda.cuda_version"
+    supported = seen.text(field)
+    if supported is None:
+        yield _uncollected(seen, field)
+        return
+    for name in ("runtime.ort.cuda_version", "runtime.torch.cuda.version"):
+        built = seen.text(name)
+        if built is not None and _major(built) > _major(supported):
+            yield _finding("driver_too_old", f"the driver supports CUDA {supported}, {name} is {built}", field)
+
+
+def _inventory_findings(demand: DeviceDemand, seen: _Seen) -> Findings:
+    count = seen.number("gpu.count")
+    if count is None or count < demand.count_min:
+        found = seen.why_not("gpu.count") if count is None else f"{int(count)} GPUs are visible"
+        yield _finding("too_few_devices", f"{found}, {demand.count_min} are demanded", "gpu.count")
+        return
+    if demand.memory_bytes_min is not None:
+        memory = seen.number("gpu.memory_bytes")
+        if memory is None or memory < demand.memory_bytes_min:
+            found = seen.why_not("gpu.memory_bytes") if memory is None else f"the smallest GPU has {int(memory)} bytes"
+            yield _finding("device_too_small", f"{found}, {demand.memory_bytes_min} are demanded", "gpu.memory_bytes")
+    profiles = seen.texts("gpu.mig")
+    wanted = demand.mig_profile or "off"
+    if demand.mig_profile is not None and profiles is None:
+        yield _finding("mig_profile_differs", seen.why_not("gpu.mig"), "gpu.mig")
+    elif profiles is not None and set(profiles) != {wanted}:
+        yield _finding("mig_profile_differs", f"MIG is {'; '.join(profiles)}, demanded is {wanted}", "gpu.mig")
+
+
+def _message_findings(seen: _Seen) -> Findings:
+    lines = seen.texts("runtime.messages.fallback")
+    if lines is None:
+        yield _uncollected(seen, "runtime.messages.fallback")
+        return
+    for sign in fallback_signs("\n".join(lines)):
+        yield _finding(sign.code, f"the runtime said: {sign.line}", "runtime.messages.fallback")
+
+
+def _session_findings(policy: AdmissionPolicy, seen: _Seen) -> Findings:
+    engine = seen.text("runtime.engine")
+    match engine:
+        case "ort":
+            yield from _provider_findings(policy, seen)
+            if policy.placement is not None:
+                yield from _placement_findings(policy.placement, seen)
+            if policy.outputs_on_device:
+                yield from _binding_findings(seen)
+        case "diffusers":
+            device = seen.text("runtime.torch.device")
+            if device is None or (policy.profile is Profile.GPU and not device.startswith("cuda")):
+                text = seen.why_not("runtime.torch.device") if device is None else f"torch computes on {device}"
+                yield _finding("provider_dropped", text, "runtime.torch.device")
+        case _:
+            yield _uncollected(seen, "runtime.engine")
+    if policy.attention_fused:
+        yield from _attention_findings(seen)
+    if policy.engine_cache is not None:
+        yield from _engine_findings(seen)
+    yield from _self_test_findings(policy.self_test, seen)
+
+
+def _provider_findings(policy: AdmissionPolicy, seen: _Seen) -> Findings:
+    field = "runtime.ort.providers.actual"
+    actual = seen.texts(field)
+    if actual is None:
+        yield _uncollected(seen, field)
+        return
+    wanted = [one.value for one in policy.providers]
+    if actual not in (wanted, [*wanted, "CPUExecutionProvider"]):
+        text = f"the session runs on {', '.join(actual) or 'nothing'}, the policy demands {', '.join(wanted)}"
+        yield _finding("provider_dropped", text, field)
+
+
+def _placement_findings(demand: PlacementDemand, seen: _Seen) -> Findings:
+    ops = seen.texts("runtime.ort.placement.cpu_ops")
+    if ops is None:
+        yield _uncollected(seen, "runtime.ort.placement.cpu_ops")
+    elif heavy := [op for op in ops if any(name in op for name in demand.heavy_ops)]:
+        # A fused operator keeps the name of what it does: FusedConv, NhwcConv, FusedMatMul.
+        yield _finding("heavy_op_on_cpu", f"on the CPU run: {', '.join(heavy)}", "runtime.ort.placement.cpu_ops")
+    for field, most in (
+        ("runtime.ort.placement.cpu_share", demand.cpu_node_share_max),
+        ("runtime.ort.placement.cpu_time_share", demand.cpu_time_share_max),
+    ):
+        share = seen.number(field)
+        if share is None:
+            yield _uncollected(seen, field)
+        elif share > most:
+            yield _finding("placement_on_cpu", f"{field} is {share:.3f}, at most {most} is allowed", field)
+
+
+def _binding_findings(seen: _Seen) -> Findings:
+    field = "runtime.ort.binding.output_device"
+    device = seen.text(field)
+    if device is None:
+        yield _uncollected(seen, field)
+    elif device == "cpu":
+        yield _finding("output_off_device", "an output bound to the GPU lies in host memory", field)
+
+
+def _attention_findings(seen: _Seen) -> Findings:
+    field = "model.unet.attention.fused"
+    fused = seen.flag(field)
+    if fused is None:
+        yield _uncollected(seen, field)
+    elif not fused:
+        yield _finding("attention_not_fused", "the UNet computes attention in steps", field)
+
+
+def _engine_findings(seen: _Seen) -> Findings:
+    field = "runtime.engine_cache.changes"
+    changes = seen.texts(field)
+    if changes is None:
+        yield _uncollected(seen, field)
+    elif changes:
+        yield _finding("engine_rebuilt", f"the engine cache changed while warming up: {', '.join(changes)}", field)
+
+
+def _self_test_findings(demand: SelfTestDemand, seen: _Seen) -> Findings:
+    field = "self_test.latency_s"
+    latency_s = seen.number(field)
+    if latency_s is None:
+        yield _uncollected(seen, field)
+    elif not demand.latency_s_min <= latency_s <= demand.latency_s_max:
+        code = "self_test_slow" if latency_s > demand.latency_s_max else "self_test_fast"
+        text = f"the warm self-test picture took {latency_s:.4f} s, the window is {demand.latency_s_min:g} to "
+        yield _finding(code, f"{text}{demand.latency_s_max:g} s", field)
+    if demand.utilisation_min is None:
+        return
+    field = "self_test.utilisation"
+    busy = seen.number(field)
+    if busy is None:
+        yield _uncollected(seen, field)
+    elif busy < demand.utilisation_min:
+        text = f"the GPU was busy for {busy:.2f} of the self-test at most, {demand.utilisation_min:g} is demanded"
+        yield _finding("utilisation_low", text, field)
+
+
+def _required_findings(required: Iterable[str], seen: _Seen) -> Findings:
+    for name in required:
+        read = seen.field(name)
+        if read is None or read.status is not CapabilityStatus.OK:
+            yield _uncollected(seen, name)
+
+
+def _container_findings(seen: _Seen, *, gpu: bool) -> Findings:
+    """Warn of what erodes performance or safety; nothing here blocks."""
+    limit = seen.field("container.memory.limit_bytes")
+    if limit is None or limit.status is not CapabilityStatus.OK:
+        yield _finding("memory_unlimited", seen.why_not("container.memory.limit_bytes"), "container.memory.limit_bytes")
+    if seen.flag("container.user.root"):
+        yield _finding("user_root", "the process runs as root", "container.user.root")
+    if compilers := seen.texts("container.compilers"):
+        yield _finding("compilers_in_image", f"on the path: {', '.join(compilers)}", "container.compilers")
+    if not gpu:
+        return
+    shm = seen.number("container.shm.bytes")
+    if shm is not None and shm < SHM_BYTES_WARN:
+        yield _finding("shm_small", f"shared memory holds {int(shm)} bytes", "container.shm.bytes")
+    yield from _health_findings(seen)
+
+
+def _health_findings(seen: _Seen) -> Findings:
+    for now, most in (
+        ("gpu.pcie.generation", "gpu.pcie.generation_max"),
+        ("gpu.pcie.width", "gpu.pcie.width_max"),
+    ):
+        current, highest = seen.texts(now), seen.texts(most)
+        if current is not None and highest is not None and current != highest:
+            yield _finding("pcie_below_maximum", f"{now} is {current}, {highest} is possible", now)
+    for field, code in (("gpu.clock_events", "clocks_throttled"), ("gpu.remapped_rows", "memory_rows_remapped")):
+        states = seen.texts(field)
+        if states is not None and set(states) - {"none"}:
+            yield _finding(code, f"{field}: {'; '.join(states)}", field)
+
+
+def _uncollected(seen: _Seen, field: str) -> Finding:
+    return _finding("field_not_collected", seen.why_not(field), field)
+
+
+def _finding(code: str, text: str, field: str = "") -> Finding:
+    return Finding(code=code, severity=REASONS[code].severity, text=text, field=field)
+
+
+def _once(findings: Iterable[Finding]) -> Iterator[Finding]:
+    """Drop what says the same code of the same field again; the first says why."""
+    known = set()
+    for one in findings:
+        if (one.code, one.field) not in known:
+            known.add((one.code, one.field))
+            yield one
+
+
+def _waived(policy: AdmissionPolicy, finding: Finding, *, today: date) -> Finding:
+    waiver = waiver_for(policy.waivers, finding.code, finding.field)
+    if waiver is None or finding.severity is not Severity.BLOCK:
+        return finding
+    if ended(waiver, today=today):
+        return finding.model_copy(update={"text": f"{finding.text} (the waiver by {waiver.who} ended {waiver.until})"})
+    return finding.model_copy(update={"severity": Severity.INFO, "text": f"{finding.text} ({waiver})"})
+
+
+def _major(version: str) -> int:
+    return int(version.partition(".")[0])
