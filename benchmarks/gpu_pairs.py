@@ -16,10 +16,11 @@ from pathlib import Path
 
 import numpy as np
 
+from rollout.cli.files import load_admission
 from rollout.errors import EvidenceError
 from rollout.serving.engines.interface import Engine
 from rollout.serving.engines.table import load_engine
-from rollout.serving.options import Attention, Device, EngineKind, GuidanceMode, Precision, ServeOptions
+from rollout.serving.options import Attention, EngineKind, GuidanceMode, Precision, ServeOptions
 from rollout.serving.pipeline import PictureRequest, draw
 from rollout.stats.forecast import Question, calibration_of
 from rollout.stats.margins import STANDARD
@@ -40,7 +41,7 @@ SEED = 5
 def main() -> None:
     """Measure, judge and print a line for each."""
     parser = argparse.ArgumentParser()
-    parser.add_argument("--device", choices=list(Device), default="cuda")
+    parser.add_argument("--admission", default="gpu")
     parser.add_argument("--side", type=int, default=512)
     parser.add_argument("--steps", type=int, default=10)
     parser.add_argument("--pairs", type=int, default=150)
@@ -56,7 +57,7 @@ def main() -> None:
             pod_uid="benchmark",
             cache=Path(cache),
             engine=EngineKind.DIFFUSERS,
-            device=Device(arguments.device),
+            admission=load_admission(arguments.admission).policy,
             threads=8,
             side_max=arguments.side,
         )

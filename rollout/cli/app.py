@@ -48,6 +48,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "approve": ("rollout.cli.commands.speak:approve", "Say yes where a run waits for a person."),
     "abort": ("rollout.cli.commands.speak:abort", "Roll the current run back."),
     "teardown": ("rollout.cli.commands.speak:teardown", "End a local stack: router, servers, everything."),
+    "admit": ("rollout.cli.commands.admit:admit", "Prove a container's fast path, then run its server; or refuse."),
     "policy": ("rollout.cli.commands.policy:policy", "Check policy files; print their schema."),
     "serve": ("rollout.cli.serve:serve", "Run the reference server: a tiny Stable Diffusion on ONNX Runtime."),
 }

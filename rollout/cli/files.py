@@ -58,6 +58,7 @@ class LoadedAdmission:
     """An admission policy and what it names."""
 
     policy: AdmissionPolicy
+    model: Path | None
     engine_cache: Path | None
 
 
@@ -76,6 +77,7 @@ def load_admission(name: str) -> LoadedAdmission:
     folder = _expanded(path).parent.resolve()
     return LoadedAdmission(
         policy=policy,
+        model=None if policy.model is None else (folder / policy.model.path).resolve(),
         engine_cache=None if policy.engine_cache is None else (folder / policy.engine_cache).resolve(),
     )
 

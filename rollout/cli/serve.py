@@ -167,7 +167,7 @@ def serve(
         host=host,
         port=port,
         pod_uid=pod_uid or str(uuid.uuid4()),
-        cache=cache or _default_cache(),
+        cache=cache or default_cache(),
         admission=demanded.policy,
         engine_cache=demanded.engine_cache,
         engine=choices.EngineKind(engine),
@@ -194,7 +194,8 @@ def serve(
     sys.exit(run_server(made))
 
 
-def _default_cache() -> Path:
+def default_cache() -> Path:
+    """Return the folder for model files, as the XDG specification finds it."""
     base = os.environ.get("XDG_CACHE_HOME", "")
     # The XDG specification ignores relative paths.
     return (Path(base) if Path(base).is_absolute() else Path.home() / ".cache") / "rollout"

@@ -7,6 +7,7 @@ from pydantic import Field, model_validator
 
 from rollout.model.base import Strict
 from rollout.model.release import Name
+from rollout.model.snapshot import CapabilitySnapshot
 from rollout.model.verdict import Severity
 from rollout.model.waiver import Waiver
 
@@ -54,6 +55,15 @@ class PlacementDemand(Strict):
     """Operators none of which may run on the CPU."""
 
 
+class ModelUnderTest(Strict):
+    """The ONNX model of a server that is not ours; the self-test runs it on inputs drawn with a fixed seed."""
+
+    path: Annotated[str, Field(min_length=1)]
+    """Relative to this file."""
+    dimensions: dict[str, Annotated[int, Field(ge=1, le=1 << 20)]]
+    """What the free dimensions of its inputs are, by their names in the model."""
+
+
 class SelfTestDemand(Strict):
     """The warm self-test: deterministic pictures, again and again."""
 
@@ -90,6 +100,8 @@ class AdmissionPolicy(Strict):
     """true: the UNet's attention must run in fused kernels."""
     outputs_on_device: bool
     """true: outputs must lie in device memory until they are asked for."""
+    model: ModelUnderTest | None
+    """null: the reference model."""
     engine_cache: Annotated[str, Field(min_length=1)] | None
     """A folder of engine plans, relative to this file, that may not change while the server warms up; null: none."""
     matrix: Annotated[str, Field(min_length=1)] | None
@@ -135,8 +147,8 @@ class AdmissionReport(Strict):
     schema_: Literal["rollout.admission-report/v1"] = Field(alias="schema")
     policy: str
     admitted: bool
-    snapshot_digest: str
-    """Empty where there is no snapshot: the prover died."""
+    snapshot: CapabilitySnapshot | None
+    """null: the prover died."""
     findings: Annotated[tuple[Finding, ...], Field(strict=False)]
     """What blocks first, causes before consequences."""
 

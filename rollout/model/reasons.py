@@ -87,6 +87,10 @@ REASONS: Mapping[str, Explained] = MappingProxyType(
             "have won.",
             "Uninstall both, then install onnxruntime-gpu alone; `pip check` does not notice.",
         ),
+        "runtime_missing": _block(
+            "The runtime is not installed, or its library does not load.",
+            "Install the extra that the text names; read the loader's words.",
+        ),
         "provider_not_in_build": _block(
             "The runtime was built without the execution provider that the policy demands.",
             "Install the GPU build (onnxruntime-gpu, or torch with CUDA).",

@@ -43,10 +43,10 @@ def judge(
         *_package_findings(seen),
         *(_device_findings(policy.device, seen) if policy.device is not None else ()),
         *([] if failure is None else [_finding(failure.code, failure.text)]),
-        *_message_findings(seen),
+        *_message_findings(seen, told="" if failure is None else failure.text),
         *(_session_findings(policy, seen) if failure is None else ()),
         *(_finding(one.code, one.text) for one in versions),
-        *_required_findings(policy.required, seen),
+        *_required_findings(policy.required, seen, complete=failure is None),
         *_container_findings(seen, gpu=policy.profile is Profile.GPU),
     ]
     judged = [_waived(policy, one, today=today) for one in _once(found)]
@@ -170,12 +170,15 @@ def _inventory_findings(demand: DeviceDemand, seen: _Seen) -> Findings:
         yield _finding("mig_profile_differs", f"MIG is {'; '.join(profiles)}, demanded is {wanted}", "gpu.mig")
 
 
-def _message_findings(seen: _Seen) -> Findings:
+def _message_findings(seen: _Seen, *, told: str) -> Findings:
+    """Tell what the runtime said of a fallback, except for what is told already."""
     lines = seen.texts("runtime.messages.fallback")
     if lines is None:
         yield _uncollected(seen, "runtime.messages.fallback")
         return
     for sign in fallback_signs("\n".join(lines)):
+        if sign.line in told:
+            continue
         yield _finding(sign.code, f"the runtime said: {sign.line}", "runtime.messages.fallback")
 
 
@@ -279,10 +282,11 @@ def _self_test_findings(demand: SelfTestDemand, seen: _Seen) -> Findings:
         yield _finding("utilisation_low", text, field)
 
 
-def _required_findings(required: Iterable[str], seen: _Seen) -> Findings:
+def _required_findings(required: Iterable[str], seen: _Seen, *, complete: bool) -> Findings:
+    """Tell which demanded fields are missing; what a failed session could not show is told by its failure."""
     for name in required:
         read = seen.field(name)
-        if read is None or read.status is not CapabilityStatus.OK:
+        if (read is None and complete) or (read is not None and read.status is not CapabilityStatus.OK):
             yield _uncollected(seen, name)
 
 

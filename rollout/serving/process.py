@@ -18,6 +18,8 @@ from rollout.serving.failures import NotAdmittedError
 from rollout.serving.options import ServeOptions
 from rollout.serving.proof import prove, watched
 from rollout.serving.readiness import Readiness
+from rollout.serving.snapshot import release_fields
+from rollout.serving.subject import PictureSubject
 from rollout.serving.work_queue import WorkQueue
 
 EXIT_REFUSED = os.EX_CONFIG
@@ -102,11 +104,18 @@ def _become_ready(
         NotAdmittedError: It did not prove what the admission policy demands.
         ConfigError: It cannot be loaded.
     """
-    proof = prove(options, load_engine, watch=server.device_watch, stopped=stopped)
-    if not proof.admitted or proof.engine is None:
+    proof = prove(
+        options.admission,
+        lambda: PictureSubject(engine=load_engine(options)),
+        said=release_fields(options),
+        watch=server.device_watch,
+        stopped=stopped,
+    )
+    if not proof.admitted or proof.subject is None:
         raise NotAdmittedError(proof.findings)
-    server.metrics.set_provider(provider=proof.engine.provider, profile=options.admission.profile)
-    readiness.admit(proof.engine, proof.snapshot)
+    engine = proof.subject.engine
+    server.metrics.set_provider(provider=engine.provider, profile=options.admission.profile)
+    readiness.admit(engine, proof.snapshot)
 
 
 async def _watch(loading: asyncio.Future[None], *, refuse: Callable[[RolloutError], None]) -> None:

@@ -15,7 +15,7 @@ MEASUREMENTS = frozenset(
     {
         "runtime.ort.placement.cpu_time_share",
         "self_test.latency_s",
-        "self_test.pictures",
+        "self_test.repetitions",
         "self_test.utilisation",
         "load.duration_s",
     }

@@ -19,8 +19,10 @@ from dataclasses import dataclass
 import httpx
 import numpy as np
 import pytest
+import yaml
 from PIL import Image
 
+from rollout.cli.files import load_admission
 from rollout.model.snapshot import parse_snapshot
 from rollout.model.wire import (
     HEADER_POD_UID,
@@ -77,7 +79,16 @@ def free_port():
 @contextmanager
 def serving(cache, *arguments, uid="pod-under-test", ready=True):
     port = free_port()
-    command = [sys.executable, "-m", "rollout.cli.serve", "--cache", str(cache), *arguments]
+    command = [
+        sys.executable,
+        "-m",
+        "rollout.cli.serve",
+        "--admission",
+        "development-cpu",
+        "--cache",
+        str(cache),
+        *arguments,
+    ]
     environment = {**os.environ, "PORT": str(port), "ROLLOUT_POD_UID": uid}
     process = subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True)
     url = f"http://127.0.0.1:{port}"
@@ -358,11 +369,16 @@ def test_a_corrupt_cache_is_repaired_and_draws_the_same_picture(good, tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "reason"),
     [
-        (["--self-test-limit", "0.000001"], "self-test took"),
+        (["--admission", "{hasty}"], "self_test_slow: the warm self-test picture took"),
+        (["--admission", "gpu"], "libcuda_missing: "),
         (["--cache", "/dev/null"], "model cache"),
     ],
 )
-def test_a_server_that_cannot_prove_its_stack_exits_78_with_one_line(cache, arguments, reason):
+def test_a_server_that_cannot_prove_its_stack_exits_78_with_one_line(cache, tmp_path, arguments, reason):
+    hasty = tmp_path / "hasty.yaml"
+    policy = load_admission("development-cpu").policy.model_dump(mode="json", by_alias=True)
+    hasty.write_text(yaml.safe_dump(policy | {"self_test": policy["self_test"] | {"latency_s_max": 1e-6}}))
+    arguments = [one.format(hasty=hasty) for one in arguments]
     with serving(cache, *arguments, ready=False) as server:
         _, stderr = server.process.communicate(timeout=30)
         assert server.process.returncode == 78

@@ -127,7 +127,7 @@ class Stack:
         content = {
             "schema": "rollout.release/v1",
             "name": name,
-            "command": command or ["rollout", "serve", *flags],
+            "command": command or ["rollout", "serve", "--admission", "development-cpu", *flags],
             "env": {"RELEASE": name, **env},
         }
         path = self.root / f"{name}.yaml"

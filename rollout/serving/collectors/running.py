@@ -4,7 +4,7 @@ from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 
 from rollout.serving.collectors.interface import Collector, Fields
-from rollout.serving.collectors.isolation import read_isolated
+from rollout.serving.collectors.isolated import read_isolated
 
 
 class RunningCollectors:

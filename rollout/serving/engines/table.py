@@ -3,8 +3,8 @@
 from collections.abc import Callable
 from typing import assert_never
 
-from rollout.errors import ConfigError
 from rollout.serving.engines.interface import Engine
+from rollout.serving.failures import AdmissionError
 from rollout.serving.options import EngineKind, ServeOptions
 
 EXTRAS = {EngineKind.ORT: "local", EngineKind.DIFFUSERS: "local,diffusers"}
@@ -15,16 +15,17 @@ def load_engine(options: ServeOptions) -> Engine:
     """Load the engine of a release; only its own libraries are imported.
 
     Raises:
-        ConfigError: Its libraries or model files cannot be used, or it does not know an option.
-        AdmissionError: It does not run as asked for.
+        ConfigError: Its model files cannot be used.
+        AdmissionError: Its libraries are not there, or it does not run as asked for.
     """
     try:
         load = _loader(options.engine)
     except ImportError as error:
-        raise ConfigError(
+        text = (
             f"the engine {options.engine} needs {error.name or 'a library'}, which is not installed or does not load "
             f"({error}): pip install 'rollout[{EXTRAS[options.engine]}]'"
-        ) from error
+        )
+        raise AdmissionError(text, code="runtime_missing") from error
     return load(options)
 
 

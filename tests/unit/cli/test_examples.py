@@ -134,7 +134,7 @@ def test_the_stack_of_the_demo_names_files_that_exist():
 
 @pytest.mark.parametrize("path", PROMPTS, ids=_name)
 def test_the_reference_server_can_draw_every_prompt(path):
-    good = ServeOptions(port=1, pod_uid="good", cache=Path())
+    good = ServeOptions(port=1, pod_uid="good", cache=Path(), admission=load_admission("development-cpu").policy)
     for prompt in load_prompts(path).prompts:
         assert prompt.steps <= STEPS_MAX
         for side in map(int, prompt.size.split("x")):
@@ -167,7 +167,7 @@ def test_no_two_releases_are_the_same():
 
 def test_every_mistake_differs_from_blue_in_one_option_and_parallel_in_its_default_spinning_too():
     for path in RELEASES:
-        options = load_release(path).command[2::2]
+        options = load_release(path).command[4::2]
         expected = {"blue": 0, "good": 0, "parallel": 2}.get(path.stem, 1)
         assert len(options) == expected, path.stem
 

@@ -59,7 +59,7 @@ deadlines: {request_s: 20, ready_s: 60, hold_s: 300, rollback_s: 60, run_s: 1800
 RELEASE = """\
 schema: rollout.release/v1
 name: blue
-command: [rollout, serve]
+command: [rollout, serve, --admission, development-cpu]
 env:
   RELEASE: 2026-11-a
 """

@@ -1,18 +1,22 @@
 """Cause: the table of known costs, and how differences are ranked by what was seen."""
 
 import dataclasses
+import threading
 from fnmatch import fnmatchcase
 
 import pytest
 
+from rollout.cli.files import load_admission
 from rollout.gates.capabilities import Difference, reported
 from rollout.gates.cause import Seen, Signature, rank, signature_of
 from rollout.gates.known_costs import KNOWN, Effect
 from rollout.gates.result import result
 from rollout.model.verdict import GateResult, Outcome, Reason, Severity, combine
-from rollout.serving.collectors import collect_snapshot
 from rollout.serving.engines.ort import load_ort
 from rollout.serving.options import ServeOptions
+from rollout.serving.proof import prove
+from rollout.serving.snapshot import release_fields
+from rollout.serving.subject import PictureSubject
 
 GRAPH = Difference(key="runtime.ort.graph_optimization", before="all", after="disabled", severity=Severity.WARN)
 SESSION = Difference(key="runtime.ort.session_lifetime", before="shared", after="per-request", severity=Severity.WARN)
@@ -154,8 +158,15 @@ def test_differences_are_read_back_from_a_gate_as_they_were_reported():
 def collected(tmp_path_factory):
     """Every key that the reference server can collect, on this machine or on another."""
     cache = tmp_path_factory.mktemp("cache")
-    options = ServeOptions(port=1, pod_uid="p", cache=cache)
-    return set(collect_snapshot(load_ort(options), load_s=0.1).fields)
+    options = ServeOptions(port=1, pod_uid="p", cache=cache, admission=load_admission("development-cpu").policy)
+    proof = prove(
+        options.admission,
+        lambda: PictureSubject(engine=load_ort(options)),
+        said=release_fields(options),
+        watch=None,
+        stopped=threading.Event(),
+    )
+    return set(proof.snapshot.fields)
 
 
 def test_every_key_of_the_table_can_be_collected_or_is_marked_as_of_another_stack(collected):

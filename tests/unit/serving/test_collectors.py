@@ -1,11 +1,12 @@
+"""The snapshot of the reference server, and the collectors that need no child."""
+
 import dataclasses
 
 import pytest
 
 from rollout.model.snapshot import CapabilityStatus, parse_snapshot
-from rollout.serving import collectors
-from rollout.serving.collectors import collect_snapshot, with_self_test
-from rollout.serving.engines.ort import load_ort
+from rollout.serving.collectors.container import _memory_limit
+from rollout.serving.collectors.driver import read_nodes
 from rollout.serving.options import (
     ExecutionMode,
     GraphOptimization,
@@ -26,57 +27,59 @@ REGRESSIONS = [
     {"execution": ExecutionMode.PARALLEL},
     {"session": SessionLifetime.PER_REQUEST},
     {"precision": Precision.INT8},
+    {"precision": Precision.FP16},
     {"prediction": Prediction.V_PREDICTION},
     {"queue_limit": 63},
 ]
 
 
-def test_two_instances_of_one_release_have_one_digest(model, options):
-    other = load_ort(dataclasses.replace(options, pod_uid="other", port=2))
-    one, two = collect_snapshot(model, load_s=0.1), collect_snapshot(other, load_s=0.2)
-    assert one.digest == two.digest
-    assert one.measurements != two.measurements
+def test_two_instances_of_one_release_have_one_digest(snapshot, proven, options):
+    other = proven(dataclasses.replace(options, pod_uid="other", port=2)).snapshot
+    assert snapshot.digest == other.digest
+    assert snapshot.measurements != other.measurements
 
 
-def test_every_regression_has_a_digest_of_its_own(model, options):
-    digests = {collect_snapshot(model, load_s=0).digest}
+def test_every_regression_has_a_digest_of_its_own(snapshot, proven, options):
+    digests = {snapshot.digest}
     for change in REGRESSIONS:
-        digests.add(collect_snapshot(load_ort(dataclasses.replace(options, **change)), load_s=0).digest)
+        proof = proven(dataclasses.replace(options, **change))
+        assert proof.admitted
+        digests.add(proof.snapshot.digest)
     assert len(digests) == 1 + len(REGRESSIONS)
 
 
-def test_the_self_test_latency_does_not_change_the_digest(model):
-    snapshot = collect_snapshot(model, load_s=0.1)
-    tested = with_self_test(snapshot, latency_s=0.05)
-    assert tested.digest == snapshot.digest
-    assert tested.measurements["self_test.latency_s"].value == 0.05
-
-
-def test_the_snapshot_survives_the_wire(model):
-    snapshot = collect_snapshot(model, load_s=0.1)
+def test_the_snapshot_survives_the_wire(snapshot):
     assert parse_snapshot(snapshot.to_json()) == snapshot
 
 
-def test_the_snapshot_says_what_the_session_does(model):
-    fields = collect_snapshot(model, load_s=0.1).fields
+def test_the_snapshot_says_what_the_session_does(snapshot):
+    fields = snapshot.fields
     assert fields["runtime.ort.providers.actual"].value == ["CPUExecutionProvider"]
     assert fields["runtime.ort.placement.cpu_share"].value == 1.0
+    assert {"Conv", "MatMul", "Softmax"} < set(fields["runtime.ort.placement.cpu_ops"].value)
+    assert fields["runtime.ort.placement.memcpy_nodes"].value == 0
+    assert fields["runtime.ort.binding.output_device"].value == "cpu"
     assert fields["runtime.ort.graph_optimization"].value == "all"
     assert fields["model.unet.attention.fused"].value is False
     assert fields["model.unet.attention.softmax_count"].value == 14
     assert fields["policy.profile"].value == "development-cpu"
+    assert snapshot.measurements["runtime.ort.placement.cpu_time_share"].value == 1.0
     assert all(field.status is not CapabilityStatus.ERROR for field in fields.values())
 
 
+def test_a_session_for_each_request_has_no_profile_and_says_so(proven, options):
+    fields = proven(dataclasses.replace(options, session=SessionLifetime.PER_REQUEST)).snapshot.fields
+    assert fields["runtime.ort.placement.cpu_ops"].status is CapabilityStatus.UNAVAILABLE
+
+
 def test_a_machine_without_gpu_says_so_and_does_not_pass_for_fine(tmp_path):
-    fields = collectors._gpu_fields(tmp_path)
-    assert {field.status for field in fields.values()} == {CapabilityStatus.UNAVAILABLE}
+    assert read_nodes(tmp_path).status is CapabilityStatus.UNAVAILABLE
 
 
 def test_gpu_device_nodes_are_named(tmp_path):
-    for name in ("nvidia0", "nvidia1", "nvidiactl"):
+    for name in ("nvidia0", "nvidia1", "nvidiactl", "nvidia-caps-imex", "null"):
         (tmp_path / name).touch()
-    assert collectors._gpu_fields(tmp_path)["gpu.devices"].value == ["nvidia0", "nvidia1"]
+    assert read_nodes(tmp_path).value == ["nvidia0", "nvidia1", "nvidiactl"]
 
 
 @pytest.mark.parametrize(
@@ -90,5 +93,5 @@ def test_gpu_device_nodes_are_named(tmp_path):
 )
 def test_the_memory_limit_is_read_or_its_absence_explained(tmp_path, text, status, value):
     (tmp_path / "memory.max").write_text(text)
-    field = collectors._memory_limit(tmp_path)
+    field = _memory_limit(tmp_path)
     assert (field.status, field.value) == (status, value)

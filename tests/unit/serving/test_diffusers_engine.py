@@ -5,16 +5,17 @@ import threading
 
 import pytest
 
+from rollout.cli.files import load_admission
 from rollout.errors import ConfigError
 from rollout.model.snapshot import CapabilityStatus
-from rollout.serving.collectors import collect_snapshot
 from rollout.serving.failures import AdmissionError, WorkCancelledError
-from rollout.serving.options import Attention, Device, EngineKind, GuidanceMode, Precision
+from rollout.serving.options import Attention, EngineKind, GuidanceMode, Precision
 from rollout.serving.pipeline import PictureRequest, draw
-from rollout.serving.self_test import run_self_test
+from rollout.serving.self_test import run_self_test, warm_up
+from rollout.serving.subject import PictureSubject
 from rollout.serving.template import Part, load_template
 
-torch = pytest.importorskip("torch", reason="the diffusers extra is not installed: make test-diffusers")
+torch = pytest.importorskip("torch", reason="the diffusers extra is not installed: make test-serving")
 from rollout.serving.engines import diffusers as engines  # noqa: E402 - not before torch is known to be there
 
 REQUEST = PictureRequest(prompt="a red cat", seed=3, steps=4, width=64, height=96, count=2)
@@ -25,7 +26,13 @@ def torch_options(tmp_path_factory):
     from rollout.serving.options import ServeOptions  # noqa: PLC0415
 
     cache = tmp_path_factory.mktemp("model-cache")
-    return ServeOptions(port=1, pod_uid="unit", cache=cache, engine=EngineKind.DIFFUSERS)
+    return ServeOptions(
+        port=1,
+        pod_uid="unit",
+        cache=cache,
+        admission=load_admission("development-cpu").policy,
+        engine=EngineKind.DIFFUSERS,
+    )
 
 
 @pytest.fixture(scope="module")
@@ -53,7 +60,7 @@ def test_the_same_request_draws_the_same_bytes(engine):
 def test_a_slower_release_draws_the_same_picture_under_another_snapshot(engine, torch_options, psnr, change):
     other = engines.load_diffusers(dataclasses.replace(torch_options, **change))
     assert psnr(pictures(engine)[0], pictures(other)[0]) > 45
-    assert collect_snapshot(engine, load_s=0).digest != collect_snapshot(other, load_s=0).digest
+    assert engine.fields() != other.fields()
 
 
 def test_half_precision_draws_a_close_and_different_picture(engine, torch_options, psnr):
@@ -61,20 +68,22 @@ def test_half_precision_draws_a_close_and_different_picture(engine, torch_option
     assert 35 < psnr(pictures(engine)[0], pictures(half)[0]) < 90
 
 
-def test_the_snapshot_says_what_computes_and_how(engine):
-    fields = collect_snapshot(engine, load_s=0).fields
+def test_the_snapshot_says_what_computes_and_how(proven, torch_options):
+    proof = proven(torch_options)
+    assert proof.admitted
+    fields = proof.snapshot.fields
     assert fields["policy.profile"].value == "development-cpu"
     assert fields["runtime.torch.device"].value == "cpu"
     assert fields["model.unet.attention.fused"].value is True
     assert fields["model.unet.attention.processors"].value == ["AttnProcessor2_0"]
-    assert fields["gpu.product"].status is CapabilityStatus.UNAVAILABLE
+    assert fields["runtime.torch.device.product"].status is CapabilityStatus.UNAVAILABLE
     assert all(one.status is not CapabilityStatus.ERROR for one in fields.values())
 
 
 @pytest.mark.parametrize("attention", [Attention.EAGER, Attention.SLICED])
 def test_attention_in_steps_is_told_as_not_fused(torch_options, attention):
     loaded = engines.load_diffusers(dataclasses.replace(torch_options, attention=attention))
-    assert collect_snapshot(loaded, load_s=0).fields["model.unet.attention.fused"].value is False
+    assert loaded.fields()["model.unet.attention.fused"].value is False
 
 
 def test_the_weights_are_those_of_the_other_engine(engine, model):
@@ -82,7 +91,9 @@ def test_the_weights_are_those_of_the_other_engine(engine, model):
 
 
 def test_it_passes_the_self_test(engine):
-    assert run_self_test(engine, limit_s=30.0) < 30.0
+    subject = PictureSubject(engine=engine)
+    test = run_self_test(subject, first=warm_up(subject), seconds=0.0, stopped=threading.Event())
+    assert 0.0 < test.latency_s < 30.0
 
 
 def test_cancelled_work_stops_between_steps(engine):
@@ -94,8 +105,8 @@ def test_cancelled_work_stops_between_steps(engine):
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a CUDA device")
 def test_a_device_that_is_not_there_is_refused(torch_options):
-    with pytest.raises(AdmissionError, match="a CUDA device was asked for"):
-        engines.load_diffusers(dataclasses.replace(torch_options, device=Device.CUDA))
+    with pytest.raises(AdmissionError, match="the policy asks for a GPU"):
+        engines.load_diffusers(dataclasses.replace(torch_options, admission=load_admission("gpu").policy))
 
 
 @pytest.mark.parametrize(("shown", "told"), [(0, "has no weights for unet"), (10**6, "without no.such.parameter")])

@@ -5,7 +5,8 @@ import pytest
 
 from rollout.errors import ConfigError
 from rollout.model.canonical import digest_bytes
-from rollout.serving.model_cache import load_quantized_unet, load_weights
+from rollout.serving.model_cache import load_converted_unet, load_weights
+from rollout.serving.options import Precision
 from rollout.serving.template import load_template
 
 
@@ -72,10 +73,11 @@ def test_a_cache_that_cannot_be_a_folder_is_refused_with_advice(tmp_path):
         load_weights(load_template(), cache=blocked)
 
 
-def test_a_corrupt_quantised_model_is_made_anew(tmp_path):
+@pytest.mark.parametrize("precision", [Precision.INT8, Precision.FP16])
+def test_a_corrupt_converted_model_is_made_anew(tmp_path, precision):
     template = load_template()
     weights = load_weights(template, cache=tmp_path)
-    good = load_quantized_unet(template, weights, cache=tmp_path)
-    (path,) = (tmp_path / "models").glob("unet-int8-*.onnx")
+    good = load_converted_unet(template, weights, precision=precision, cache=tmp_path)
+    (path,) = (tmp_path / "models").glob("unet-*.onnx")
     path.write_bytes(b"not a model")
-    assert load_quantized_unet(template, weights, cache=tmp_path) == good
+    assert load_converted_unet(template, weights, precision=precision, cache=tmp_path) == good

@@ -5,7 +5,9 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
+from rollout.cli.files import load_admission
 from rollout.cli.serve import serve
+from rollout.model.admission import Profile
 from rollout.serving import options
 
 
@@ -23,7 +25,6 @@ def captured(monkeypatch):
     ("option", "choices"),
     [
         ("engine", options.EngineKind),
-        ("device", options.Device),
         ("attention", options.Attention),
         ("graph_optimization", options.GraphOptimization),
         ("guidance", options.GuidanceMode),
@@ -31,6 +32,7 @@ def captured(monkeypatch):
         ("session", options.SessionLifetime),
         ("precision", options.Precision),
         ("prediction", options.Prediction),
+        ("arena_strategy", options.ArenaStrategy),
     ],
 )
 def test_the_command_offers_exactly_the_choices_of_the_server(option, choices):
@@ -38,10 +40,22 @@ def test_the_command_offers_exactly_the_choices_of_the_server(option, choices):
     assert list(parameter.type.choices) == [choice.value for choice in choices]
 
 
-def test_the_commands_defaults_are_the_good_release(captured, monkeypatch, tmp_path):
+@pytest.mark.parametrize(
+    ("name", "precision"), [("gpu", options.Precision.FP16), ("development-cpu", options.Precision.FP32)]
+)
+def test_the_commands_defaults_are_the_good_release_of_a_profile(captured, monkeypatch, tmp_path, name, precision):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    assert CliRunner().invoke(serve, ["--port", "7000", "--pod-uid", "a"]).exit_code == 0
-    assert captured == [options.ServeOptions(port=7000, pod_uid="a", cache=tmp_path / "rollout")]
+    assert CliRunner().invoke(serve, ["--port", "7000", "--pod-uid", "a", "--admission", name]).exit_code == 0
+    admission = load_admission(name).policy
+    made = options.ServeOptions(
+        port=7000, pod_uid="a", cache=tmp_path / "rollout", admission=admission, precision=precision
+    )
+    assert captured == [made]
+
+
+def test_the_cpu_is_used_only_where_it_is_asked_for(captured):
+    CliRunner().invoke(serve, ["--port", "7000"])
+    assert captured[0].admission.profile is Profile.GPU
 
 
 def test_port_and_uid_come_from_the_environment(captured):
@@ -73,8 +87,11 @@ def test_naming_the_command_loads_no_server():
     [
         (["--engine", "diffusers", "--arena", "off"], "engine diffusers does not know --arena"),
         (["--engine", "diffusers", "--precision", "int8"], "engine diffusers does not know --precision int8"),
-        (["--attention", "eager", "--device", "cuda"], "engine ort does not know --attention, --device"),
-        (["--precision", "fp16"], "engine ort does not know --precision fp16"),
+        (["--attention", "eager"], "engine ort does not know --attention under profile gpu"),
+        (
+            ["--admission", "development-cpu", "--tf32", "off", "--gpu-memory-limit", "9"],
+            "engine ort does not know --gpu-memory-limit, --tf32 under profile development-cpu",
+        ),
     ],
 )
 def test_an_option_that_the_engine_would_ignore_is_refused(captured, arguments, told):

@@ -1,0 +1,149 @@
+"""`rollout admit`: prove the container, then become the server; or say why not, with exit 78."""
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from rollout.cli.options import output_option
+
+if TYPE_CHECKING:
+    from rollout.model.admission import AdmissionReport
+
+TERMINATION_BYTES_MAX = 4096
+"""Kubernetes keeps no more of a termination message."""
+
+
+@click.command("admit", context_settings={"ignore_unknown_options": False})
+@click.option(
+    "--policy",
+    "policy_name",
+    default="gpu",
+    show_default=True,
+    help="An admission policy file, or one of gpu, tensorrt, development-cpu.",
+)
+@click.option(
+    "--engine",
+    type=click.Choice(["ort", "diffusers"]),
+    default="ort",
+    show_default=True,
+    help="The runtime that draws the reference model; a policy's own model runs on ort.",
+)
+@click.option("--cache", type=click.Path(file_okay=False, path_type=Path), help="As for `rollout serve`.")
+@click.option(
+    "--timeout", "limit_s", default=120.0, show_default=True, type=click.FloatRange(1, 3600), help="Seconds in all."
+)
+@click.option("--report", "report_path", type=click.Path(dir_okay=False, path_type=Path), help="Write the report here.")
+@click.option(
+    "--termination-log",
+    type=click.Path(dir_okay=False, path_type=Path),
+    default=Path("/dev/termination-log"),
+    show_default=True,
+    help="Where Kubernetes looks for the reason; written only where it exists.",
+)
+@click.option("--probe", is_flag=True, help="Only compare the devices with those of an earlier --report; for liveness.")
+@output_option
+@click.argument("command", nargs=-1, type=click.UNPROCESSED)
+def admit(
+    *,
+    policy_name: str,
+    engine: str,
+    cache: Path | None,
+    limit_s: float,
+    report_path: Path | None,
+    termination_log: Path,
+    probe: bool,
+    output: str,
+    command: tuple[str, ...],
+) -> int:
+    """Prove that this container has its fast path, then run COMMAND in place of this process.
+
+    Without COMMAND, as an init container, it ends with 0 where the stack is admitted. Exit codes: 78 refused, each
+    reason on stderr with its code (docs/reasons.md); 2 the policy or its model cannot be used; 126 or 127 COMMAND
+    cannot be run; else COMMAND's own.
+    """
+    from rollout.cli.files import load_admission
+
+    demanded = load_admission(policy_name)
+    if probe:
+        if report_path is None or command:
+            raise click.UsageError("--probe needs the --report of the admission, and no COMMAND")
+        report = _probed(report_path, limit_s=demanded.policy.probe_s)
+    else:
+        from rollout.cli.serve import default_cache
+        from rollout.serving.options import EngineKind
+        from rollout.serving.prover import ProofRequest, prove_isolated
+
+        request = ProofRequest(
+            policy=demanded.policy,
+            engine=EngineKind(engine),
+            cache=str((cache or default_cache()).absolute()),
+            model="" if demanded.model is None else str(demanded.model),
+        )
+        report = prove_isolated(request, limit_s=limit_s)
+        if report_path is not None:
+            _write(report_path, report.model_dump_json(by_alias=True, indent=2))
+    _tell(report, output, termination_log)
+    if not report.admitted:
+        return os.EX_CONFIG
+    return _become(command) if command else 0
+
+
+def _probed(path: Path, *, limit_s: float) -> "AdmissionReport":
+    """Compare the devices with those of an earlier report.
+
+    Raises:
+        ConfigError: The report cannot be used.
+    """
+    from rollout.errors import ConfigError
+    from rollout.model.admission import AdmissionReport
+    from rollout.serving.liveness import device_changes, read_devices
+
+    try:
+        admitted = AdmissionReport.model_validate_json(path.read_bytes())
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"{path}: no report of an admission: {' '.join(str(error).split())[:200]}") from error
+    if admitted.snapshot is None or not admitted.admitted:
+        raise ConfigError(f"{path}: the report is of a refusal; there is nothing to compare with")
+    findings = device_changes(admitted.snapshot, read_devices(limit_s=limit_s))
+    return admitted.model_copy(update={"admitted": not findings, "findings": findings})
+
+
+def _tell(report: "AdmissionReport", output: str, termination_log: Path) -> None:
+    """Say what came of it on stderr, and a refusal where Kubernetes looks for it."""
+    from rollout.report.admission import as_json, as_lines
+
+    if output == "json":
+        click.echo(as_json(report), err=True)
+    else:
+        for line in as_lines(report):
+            click.echo(line, err=True)
+    if not report.admitted and termination_log.exists():
+        _write(termination_log, as_json(report, bytes_max=TERMINATION_BYTES_MAX))
+
+
+def _write(path: Path, text: str) -> None:
+    """Write a file in place: a termination log is a mounted file, which cannot be replaced.
+
+    Raises:
+        ConfigError: It cannot be written.
+    """
+    from rollout.errors import ConfigError
+
+    try:
+        path.write_text(text)
+    except OSError as error:
+        raise ConfigError(f"{path}: cannot be written: {error}") from error
+
+
+def _become(command: tuple[str, ...]) -> int:
+    """Replace this process by the command: its signals and its exit code are its own from here on."""
+    try:
+        os.execvp(command[0], command)  # noqa: S606 - the user's own command, without a shell
+    except FileNotFoundError as error:
+        click.echo(f"rollout admit: {command[0]}: {error.strerror}", err=True)
+        return 127
+    except OSError as error:
+        click.echo(f"rollout admit: {command[0]}: {error.strerror}", err=True)
+        return 126

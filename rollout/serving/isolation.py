@@ -1,0 +1,89 @@
+"""Running a module in a process of its own: one that hangs, dies or prints for ever costs its answer, nothing else."""
+
+import resource
+import signal
+import subprocess
+import sys
+from contextlib import suppress
+from os import killpg
+from tempfile import TemporaryFile
+from typing import IO
+
+from rollout.errors import PlatformError
+
+SMALL_FILES_BYTES = 1 << 20
+"""For a child that answers with a few facts; it cannot write more into any file, not even by printing for ever."""
+
+_SAID_CHARACTERS_MAX = 300
+
+
+class IsolatedError(PlatformError):
+    """The child gave no answer; the text says how it ended, and its last words."""
+
+
+def run_isolated(
+    module: str, *arguments: str, request: bytes = b"", limit_s: float, file_bytes_max: int = SMALL_FILES_BYTES
+) -> bytes:
+    """Run a module of this package in a child and return what it wrote to the descriptor that its last argument names.
+
+    Args:
+        module: Run as `python -m`.
+        arguments: Before the descriptor.
+        request: The child's standard input.
+        limit_s: Seconds after which the child is killed, with all that it started.
+        file_bytes_max: The largest file that it may write.
+
+    Raises:
+        IsolatedError: It could not be started, did not end in time, or ended with another status than 0.
+    """
+    # Files, not pipes: a full pipe stops the child, and one that a grandchild holds open stops us.
+    with TemporaryFile() as asked, TemporaryFile() as answer, TemporaryFile() as said:
+        asked.write(request)
+        asked.seek(0)
+        try:
+            child = subprocess.Popen(
+                [sys.executable, "-m", module, *arguments, str(answer.fileno())],
+                stdin=asked,
+                stdout=said,
+                stderr=said,
+                pass_fds=[answer.fileno()],
+                start_new_session=True,  # What the child starts itself is ended with it.
+            )
+        except OSError as error:
+            raise IsolatedError(f"{module} could not be started: {error}") from error
+        try:
+            resource.prlimit(child.pid, resource.RLIMIT_FSIZE, (file_bytes_max, file_bytes_max))
+            code = child.wait(timeout=limit_s)
+        except subprocess.TimeoutExpired as error:
+            text = f"{module} did not end within {limit_s:g} s and was killed{_last_words(_content(said))}"
+            raise IsolatedError(text) from error
+        finally:
+            _kill(child)
+        if code != 0:
+            raise IsolatedError(f"{module} {_end(code)}{_last_words(_content(said))}")
+        return _content(answer)
+
+
+def _content(file: IO[bytes]) -> bytes:
+    file.seek(0)
+    return file.read(SMALL_FILES_BYTES)
+
+
+def _kill(child: subprocess.Popen[bytes]) -> None:
+    with suppress(ProcessLookupError):  # It may have ended, and with it everything it started.
+        killpg(child.pid, signal.SIGKILL)
+    child.wait()
+
+
+def _end(code: int) -> str:
+    if code >= 0:
+        return f"ended with status {code}"
+    try:
+        return f"was killed by {signal.Signals(-code).name}"
+    except ValueError:
+        return f"was killed by signal {-code}"
+
+
+def _last_words(said: bytes) -> str:
+    lines = said.decode(errors="replace").strip().splitlines()
+    return f": {lines[-1][:_SAID_CHARACTERS_MAX]}" if lines else ""
