@@ -237,7 +237,8 @@ def place(world: World, *, root: Path, parts: Path) -> Place:
             (libraries / library.name).symlink_to(library)
     if world.driver:
         (folder / world.driver).mkdir(parents=True, exist_ok=True)
-        (folder / world.driver / DRIVER_LIBRARY).symlink_to(driver_double(parts))
+        # A copy, since /proc/<pid>/maps names a link's target, and the stub's folder is what gives it away.
+        shutil.copy(driver_double(parts), folder / world.driver / DRIVER_LIBRARY)
         search = [*({folder / world.driver} - {libraries}), *search]
     if world.nvml:
         (libraries / NVML_LIBRARY).symlink_to(nvml_double(parts))

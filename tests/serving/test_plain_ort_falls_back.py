@@ -81,6 +81,14 @@ def test_package_installed_over_the_gpu_build_hides_it_while_both_are_listed(pla
     assert said.stdout.split() == ["onnxruntime", "CPU", installed, installed]
 
 
+@pytest.mark.parametrize("placed", ["stub_libcuda"], indirect=True)
+def test_stub_is_mapped_from_a_folder_of_stubs(placed: Place):
+    ask = "import ctypes, pathlib; ctypes.CDLL('libcuda.so.1'); print(pathlib.Path('/proc/self/maps').read_text())"
+    command = [sys.executable, "-c", ask]
+    said = subprocess.run(command, env=placed.environment, capture_output=True, text=True, check=True)
+    assert "/stubs/libcuda.so.1\n" in said.stdout
+
+
 if __name__ == "__main__":
     with tempfile.TemporaryDirectory() as root:
         for world in WORLDS.values():
