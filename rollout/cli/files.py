@@ -136,7 +136,10 @@ def load_any(path: Path) -> str:
     said = document.value.get("schema") if isinstance(document.value, dict) else None
     for kind, model in MODELS.items():
         if said == f"rollout.{kind}/v1":
-            validated(model, document, name=str(path))
+            if model is CapabilitySnapshot:
+                load_snapshot_file(path)
+            else:
+                validated(model, document, name=str(path))
             return kind
     known = ", ".join(f"rollout.{kind}/v1" for kind in MODELS)
     place = document.places.get(("schema",), document.places[()])

@@ -61,6 +61,10 @@ def json_schema(kind: str) -> Schema:
         raise ConfigError(f"there is no schema of {kind!r}; there are {', '.join(MODELS)}")
     model = MODELS[kind]
     body = model_schema(model)
+    if model is CapabilitySnapshot:
+        # The wire form carries the digest of `schema` and `fields`; it is no field of the model, which computes it.
+        body["properties"]["digest"] = {"type": "string", "pattern": "^sha256:[0-9a-f]{64}$"}
+        body["required"].append("digest")
     definitions = body.get("$defs", {})
     for name, docstrings in _docstrings(model).items():
         holder = body if name == model.__name__ else definitions.get(name, {})

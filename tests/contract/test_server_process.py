@@ -79,18 +79,9 @@ def free_port():
 @contextmanager
 def serving(cache, *arguments, uid="pod-under-test", ready=True):
     port = free_port()
-    command = [
-        sys.executable,
-        "-m",
-        "rollout.cli.serve",
-        "--admission",
-        "development-cpu",
-        "--cache",
-        str(cache),
-        *arguments,
-    ]
+    command = [sys.executable, "-m", "rollout.cli.serve", "--admission", "development-cpu", "--cache", str(cache)]
     environment = {**os.environ, "PORT": str(port), "ROLLOUT_POD_UID": uid}
-    process = subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True)
+    process = subprocess.Popen([*command, *arguments], env=environment, stderr=subprocess.PIPE, text=True)
     url = f"http://127.0.0.1:{port}"
     with httpx.Client(base_url=url, timeout=60) as client:
         server = Server(process, url, client)

@@ -12,7 +12,7 @@ import pytest
 from e2e_stack import free_port
 from PIL import Image
 
-from rollout.serving.collectors import collect_snapshot
+from rollout.cli.files import load_admission
 from rollout.serving.engines.table import load_engine
 from rollout.serving.options import Attention, EngineKind, GuidanceMode, Precision, ServeOptions
 from rollout.serving.pipeline import PictureRequest, draw
@@ -78,17 +78,16 @@ def test_half_precision_draws_other_pictures_that_are_close(fast, options):
 
 
 def test_the_snapshot_names_the_device_and_the_kernels(fast, cuda):
-    fields = collect_snapshot(fast, load_s=0.0).fields
-    assert fields["policy.profile"].value == "gpu"
+    fields = fast.fields()
     assert fields["runtime.torch.device"].value == "cuda:0"
-    assert fields["gpu.product"].value == cuda.cuda.get_device_name()
-    assert fields["gpu.memory_bytes"].value > 2**30
+    assert fields["runtime.torch.device.product"].value == cuda.cuda.get_device_name()
+    assert fields["runtime.torch.device.memory_bytes"].value > 2**30
     assert fields["model.unet.attention.fused"].value is True
     assert any("scaled_dot_product" in one for one in fields["model.unet.attention.kernels"].value)
 
 
 def test_attention_in_steps_is_told_as_not_fused(options):
-    fields = collect_snapshot(load_engine(replace(options, attention=Attention.EAGER)), load_s=0.0).fields
+    fields = load_engine(replace(options, attention=Attention.EAGER)).fields()
     assert fields["model.unet.attention.fused"].value is False
     assert fields["model.unet.attention.processors"].value == ["AttnProcessor"]
 

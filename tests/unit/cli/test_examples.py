@@ -6,6 +6,7 @@ import pytest
 
 from rollout.cli.files import (
     json_schema,
+    load_admission,
     load_any,
     load_policy,
     load_prompts,

@@ -358,7 +358,7 @@ def test_any_kind_of_file_is_recognised_by_its_schema(folder, kind, text):
 
 def test_an_unknown_kind_is_refused_with_the_known_ones(folder):
     assert _refusal(load_any, _write(folder, "name: x\nschema: rollout.policy/v2\n")) == [
-        "x.yaml:2:1: schema: must be one of rollout.policy/v1, rollout.release/v1, rollout.prompts/v1, rollout.stack/v1"
+        "x.yaml:2:1: schema: must be one of " + ", ".join(f"rollout.{kind}/v1" for kind in json_schemas.MODELS)
     ]
 
 
@@ -727,7 +727,7 @@ def test_docstrings_of_fields_become_descriptions():
 
 
 def test_a_schema_of_no_file_is_refused():
-    with pytest.raises(ConfigError, match="there is no schema of 'journal'; there are policy, release, prompts, stack"):
+    with pytest.raises(ConfigError, match="there is no schema of 'journal'; there are policy, admission, release"):
         json_schema("journal")
 
 
