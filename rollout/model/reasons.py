@@ -38,7 +38,7 @@ REASONS: Mapping[str, Explained] = MappingProxyType(
         ),
         "libcuda_missing": _block(
             "libcuda.so.1, the driver's own library, is not in the container.",
-            "Run with the NVIDIA container runtime; it mounts the library from the node. Never install it in the image.",
+            "Run with the NVIDIA container runtime; it mounts the node's library. Never install it in the image.",
         ),
         "libcuda_stub": _block(
             "The libcuda that is found first is the toolkit's stub for linking: every call fails.",
@@ -56,6 +56,81 @@ REASONS: Mapping[str, Explained] = MappingProxyType(
         "driver_failed": _block(
             "The driver refused to start, with a code that has no reason of its own here.",
             "Look the CUDA or NVML code up in the text, and at the node's kernel log for Xid errors.",
+        ),
+        # Engine plans.
+        "plan_missing": _block(
+            "No engine plan is stored for this model, resolution, batch, precision, TensorRT version and GPU.",
+            "Run `rollout engines build` on a node with that GPU and TensorRT, or `rollout engines add`; never let the "
+            "server build it at load.",
+        ),
+        "plan_build_impossible": _block(
+            "An engine plan cannot be built here: a GPU, TensorRT or ONNX Runtime's TensorRT provider is missing or "
+            "failed.",
+            "Build on a node with the GPU of production, onnxruntime-gpu and the TensorRT that it was built for.",
+        ),
+        "engine_rebuilt": _block(
+            "The engine cache folder changed during warm-up: the server built an engine at load.",
+            "Ship the plan of this very key, mount the cache read-only, and set session.disable_model_compile.",
+        ),
+        "plan_foreign": _block(
+            "A file that should be a TensorRT plan does not begin like one, or belongs to another provider.",
+            "Add the serialized engine (.engine, .plan) or the EPContext model that names it.",
+        ),
+        "plan_truncated": _block(
+            "An engine plan is shorter than its header, or than its manifest says.",
+            "Add it to the store again from a whole copy.",
+        ),
+        "plan_changed": _block(
+            "A stored file's bytes do not give the digest that is pinned in the manifest.",
+            "Find out who writes into the store; add the plan again from a copy that is known to be good.",
+        ),
+        "plan_object_missing": _block(
+            "A manifest, or an EPContext model, names a file that is not there.",
+            "Add the plan to the store again with all files that belong to it.",
+        ),
+        "plan_tensorrt_mismatch": _block(
+            "An engine plan was built by another TensorRT than its key says.",
+            "Build it anew with the TensorRT of the image, or ask for the key of the TensorRT that built it.",
+        ),
+        "plan_sm_mismatch": _block(
+            "An engine plan was built for another compute capability than its key says.",
+            "Build it anew on the GPU that it shall serve.",
+        ),
+        "plan_exists": _block(
+            "The store holds other bytes for this key; a pinned plan is never replaced in silence.",
+            "Give --replace where the new plan shall take its place.",
+        ),
+        "plan_manifest_damaged": _block(
+            "A manifest of the plan store cannot be read, or is not the one that its name promises.",
+            "Add the plan again with --replace; the file is then written anew.",
+        ),
+        "plan_manifest_unknown": _block(
+            "A manifest of the plan store has a schema that this version does not know.",
+            "Use the version of rollout that wrote it, or newer.",
+        ),
+        "plan_orphan": _warn(
+            "A file in the plan store is named by no manifest: a crash or a removed key left it.",
+            "`rollout engines prune` removes it.",
+        ),
+        "onnx_foreign": _block(
+            "A file that should be an ONNX model is none.",
+            "Check the path, and that the download or the Git LFS file is whole.",
+        ),
+        "onnx_too_large": _block(
+            "An ONNX file is larger than protobuf can hold.",
+            "Keep the weights, or the engine (embed mode 0), in a file beside the model.",
+        ),
+        "onnx_path_unsafe": _block(
+            "A model names a file by an absolute path or outside its own folder.",
+            "Export the model anew with relative names; a model that reaches elsewhere may be an attack.",
+        ),
+        "ep_context_missing": _block(
+            "An ONNX model holds no EPContext node: it is a model that a server would have to compile.",
+            "Give the model that ONNX Runtime wrote with ep.context_enable.",
+        ),
+        "ep_context_damaged": _block(
+            "An EPContext node lacks an attribute, or has one of a wrong kind.",
+            "Let ONNX Runtime write the model anew.",
         ),
     }
 )
