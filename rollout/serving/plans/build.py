@@ -184,15 +184,19 @@ def _compile(ort: ModuleType, order: BuildOrder, *, shapes: str, context: Path) 
             session = ort.InferenceSession(str(order.model), options, providers=[tensorrt, *PROVIDERS_BELOW])
             actual = session.get_providers()
     except ORT_ERRORS as error:
-        raise _impossible(f"ONNX Runtime {ort.__version__} failed: {' '.join(str(error).split())}") from error
+        lacks = _missing_library(ort)
+        told = f"{' '.join(str(error).split())}{f' ({lacks})' if lacks else ''}"
+        raise _impossible(f"ONNX Runtime {ort.__version__} failed: {told}") from error
     if TENSORRT_PROVIDER not in actual:
         why = _missing_library(ort) or " ".join(said.getvalue().replace("*", " ").split()) or "it does not say why"
         raise _impossible(f"ONNX Runtime {ort.__version__} fell back to {', '.join(actual)}: {why}")
 
 
 def _missing_library(ort: ModuleType) -> str:
-    """Say which library the provider lacks, by loading it as ONNX Runtime does; empty where it loads."""
+    """Say which library the provider lacks, by loading it as ONNX Runtime does; empty where that tells nothing."""
     capi = Path(str(ort.__file__)).parent / "capi"
+    if not (capi / "libonnxruntime_providers_tensorrt.so").is_file():
+        return ""
     try:
         ctypes.CDLL(str(capi / "libonnxruntime_providers_shared.so"), mode=ctypes.RTLD_GLOBAL)
         ctypes.CDLL(str(capi / "libonnxruntime_providers_tensorrt.so"))

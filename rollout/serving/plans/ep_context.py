@@ -66,12 +66,9 @@ def ep_contexts(model: "ModelProto", *, name: str) -> tuple[EpContext, ...]:
     Raises:
         PlanError: ep_context_missing, ep_context_damaged or onnx_path_unsafe.
     """
-    try:
-        found = tuple(
-            _ep_context(node, name=name) for node in nodes(model) if node.op_type == OPERATOR and node.domain == DOMAIN
-        )
-    except UnicodeDecodeError as error:
-        raise plan_error(PlanFault.ONNX_FOREIGN, f"{name} holds text that is not UTF-8: {error}") from error
+    found = tuple(
+        _ep_context(node, name=name) for node in nodes(model) if node.op_type == OPERATOR and node.domain == DOMAIN
+    )
     if not found:
         raise plan_error(PlanFault.CONTEXT_MISSING, f"{name} is an ONNX model without any EPContext node")
     return found
@@ -102,7 +99,7 @@ def _compiled(attributes: "dict[str, AttributeProto]", *, where: str) -> Compile
     embedded = _flag(attributes, "embed_mode", where=where)
     if embedded:
         return Embedded(data=_bytes(attributes, "ep_cache_context", where=where))
-    name = _text(attributes, "ep_cache_context", where=where)
+    name = _required_text(attributes, "ep_cache_context", where=where)
     fault = fault_of_name(name)
     if fault:
         raise plan_error(PlanFault.ONNX_PATH_UNSAFE, f"{where} keeps its engine in {name!r}, which {fault}")
@@ -117,8 +114,10 @@ def _flag(attributes: "dict[str, AttributeProto]", key: str, *, where: str) -> b
 
 
 def _text(attributes: "dict[str, AttributeProto]", key: str, *, where: str) -> str:
-    if key not in attributes:
-        return ""
+    return _required_text(attributes, key, where=where) if key in attributes else ""
+
+
+def _required_text(attributes: "dict[str, AttributeProto]", key: str, *, where: str) -> str:
     try:
         return _bytes(attributes, key, where=where).decode()
     except UnicodeDecodeError as error:

@@ -83,8 +83,9 @@ def external_names(model: "ModelProto", *, name: str) -> tuple[str, ...]:
     found: set[str] = set()
     for tensor in _tensors(model):
         if tensor.data_location == tensor.EXTERNAL:
-            location = next((entry.value for entry in tensor.external_data if entry.key == "location"), "")
-            if not location:
+            # Protobuf hands out bytes, whatever the type says, where a text is not UTF-8.
+            location: object = next((entry.value for entry in tensor.external_data if entry.key == "location"), "")
+            if not isinstance(location, str) or not location:
                 raise plan_error(PlanFault.ONNX_FOREIGN, f"{name} holds a tensor that lies outside, and not where")
             found.add(location)
     return tuple(sorted(found))
