@@ -91,13 +91,16 @@ def make_folder(folder: Path) -> None:
     """Create a folder and its parents so that they outlive a power cut.
 
     Raises:
-        OSError: The folder could not be made.
+        UnavailableError: The folder could not be made.
     """
     if folder.is_dir():
         return
     make_folder(folder.parent)
-    folder.mkdir(exist_ok=True)
-    sync_folder(folder.parent)
+    try:
+        folder.mkdir(exist_ok=True)
+        sync_folder(folder.parent)
+    except OSError as error:
+        raise UnavailableError(f"cannot make the folder {folder}: {error.strerror or error}") from error
 
 
 def sync_folder(folder: Path) -> None:

@@ -14,7 +14,7 @@ from rollout.errors import ConfigError, EvidenceError, UnavailableError
 from rollout.model.canonical import digest_bytes
 from rollout.model.verdict import Reason
 from rollout.serving.plans.contents import contradictions, examine
-from rollout.serving.plans.disk import chunks_of, digest_file, is_temp, locked, put_file, sync_folder
+from rollout.serving.plans.disk import chunks_of, digest_file, is_temp, locked, make_folder, put_file, sync_folder
 from rollout.serving.plans.faults import PlanError, PlanFault, plan_error, reason
 from rollout.serving.plans.key import PlanKey, differing
 from rollout.serving.plans.manifest import MANIFEST_BYTES_MAX, MANIFEST_SCHEMA, PlanFile, PlanManifest, parse_manifest
@@ -92,6 +92,7 @@ class PlanStore:
         if wrong:
             raise PlanError(*wrong)
         with locked(self._folder / LOCK, exclusive=True):
+            make_folder(self._manifests)  # Before any object, so that a first add cut short leaves a store.
             if not replace:
                 self._refuse_other_bytes(key, {name: locate(name) for name in contents.names})
             files = tuple(self._put_object(name, locate(name)) for name in contents.names)
@@ -234,9 +235,11 @@ class PlanStore:
 
     def _faults_of_file(self, file: PlanFile) -> tuple[Reason, ...]:
         path = self._object(file)
-        if not path.is_file():
-            return (reason(PlanFault.OBJECT_MISSING, f"{path} ({file.name}) is not there; {_AGAIN}"),)
-        size = path.stat().st_size
+        try:
+            size = path.stat().st_size
+        except OSError as error:
+            text = f"{path} ({file.name}) cannot be opened: {error.strerror}; {_AGAIN}"
+            return (reason(PlanFault.OBJECT_MISSING, text),)
         if size < file.size_bytes:
             text = f"{path} ({file.name}) has {size} of {file.size_bytes} bytes; {_AGAIN}"
             return (reason(PlanFault.TRUNCATED, text),)

@@ -338,6 +338,12 @@ store.PlanStore(Path(sys.argv[1])).add(PlanKey.model_validate_json(sys.argv[2]),
 """
 
 
+def _die_in_add(store, key, path, where, when):
+    arguments = [str(store._folder), key.model_dump_json(), str(path), where, when]
+    died = subprocess.run([sys.executable, "-c", CRASH, *arguments], cwd=ROOT, check=False, timeout=60)
+    assert died.returncode == -signal.SIGKILL
+
+
 @pytest.mark.parametrize(
     ("where", "when", "orphans"),
     [("objects", "during", 1), ("manifests", "before", 2), ("manifests", "during", 3)],
@@ -347,9 +353,7 @@ def test_crash_in_the_middle_of_add_leaves_a_sound_store_and_what_prune_removes(
 ):
     kept = store.add(key_of(width=64), built)
     built.write_bytes(plan_bytes(seed=9))
-    arguments = [str(store._folder), key_of().model_dump_json(), str(context), where, when]
-    died = subprocess.run([sys.executable, "-c", CRASH, *arguments], cwd=ROOT, check=False, timeout=60)
-    assert died.returncode == -signal.SIGKILL
+    _die_in_add(store, key_of(), context, where, when)
     assert _codes(store) == ["plan_orphan"] * orphans
     assert store.list_plans().plans == (kept,)
     assert store.find(key_of(width=64)) == kept
@@ -357,6 +361,16 @@ def test_crash_in_the_middle_of_add_leaves_a_sound_store_and_what_prune_removes(
     assert len(store.prune().objects) == orphans
     assert store.verify() == ()
     store.add(key_of(), context)
+    assert store.verify() == ()
+
+
+def test_crash_in_the_very_first_add_leaves_a_store(store, built, key_of):
+    _die_in_add(store, key_of(), built, "objects", "before")
+    assert store.verify() == ()
+    assert "the store is empty" in store.find(key_of()).text
+    _die_in_add(store, key_of(), built, "manifests", "before")
+    assert _codes(store) == ["plan_orphan"]
+    store.add(key_of(), built)
     assert store.verify() == ()
 
 
@@ -385,6 +399,7 @@ def test_readers_see_the_old_plan_or_the_new_one_while_it_is_replaced(store, tmp
     for one in readers:
         one.join(timeout=30)
     assert {getattr(one, "code", one) for one in wrong} <= {"plan_orphan"}
+    assert seen
     assert seen <= known
 
 
