@@ -136,10 +136,6 @@ REASONS: Mapping[str, Explained] = MappingProxyType(
             "The UNet's attention is computed in steps instead of by one kernel.",
             "Check attention processors, opset (23 exports native attention) and the runtime's fusion passes.",
         ),
-        "engine_rebuilt": _block(
-            "Files in the engine cache changed while the server warmed up: a plan was built at load.",
-            "Ship plans for this GPU, TensorRT, model and shapes: `rollout engines build`.",
-        ),
         # Self-test and evidence.
         "self_test_failed": _block(
             "The warm self-test failed, drew a flat picture, or drew two pictures for one request.",
@@ -188,6 +184,81 @@ REASONS: Mapping[str, Explained] = MappingProxyType(
         "memory_rows_remapped": _warn(
             "The GPU waits for a reset to remap faulty memory rows, or remapping failed.",
             "Drain the node and reset the GPU; replace it if remapping failed.",
+        ),
+        # Engine plans.
+        "plan_missing": _block(
+            "No engine plan is stored for this model, resolution, batch, precision, TensorRT version and GPU.",
+            "Run `rollout engines build` on a node with that GPU and TensorRT, or `rollout engines add`; never let the "
+            "server build it at load.",
+        ),
+        "plan_build_impossible": _block(
+            "An engine plan cannot be built here: a GPU, TensorRT or ONNX Runtime's TensorRT provider is missing or "
+            "failed.",
+            "Build on a node with the GPU of production, onnxruntime-gpu and the TensorRT that it was built for.",
+        ),
+        "engine_rebuilt": _block(
+            "The engine cache folder changed during warm-up: the server built an engine at load.",
+            "Ship the plan of this very key, mount the cache read-only, and set session.disable_model_compile.",
+        ),
+        "plan_foreign": _block(
+            "A file that should be a TensorRT plan does not begin like one, or belongs to another provider.",
+            "Add the serialized engine (.engine, .plan) or the EPContext model that names it.",
+        ),
+        "plan_truncated": _block(
+            "An engine plan is shorter than its header, or than its manifest says.",
+            "Add it to the store again from a whole copy.",
+        ),
+        "plan_changed": _block(
+            "A stored file's bytes do not give the digest that is pinned in the manifest.",
+            "Find out who writes into the store; add the plan again from a copy that is known to be good.",
+        ),
+        "plan_object_missing": _block(
+            "A manifest, or an EPContext model, names a file that is not there.",
+            "Add the plan to the store again with all files that belong to it.",
+        ),
+        "plan_tensorrt_mismatch": _block(
+            "An engine plan was built by another TensorRT than its key says.",
+            "Build it anew with the TensorRT of the image, or ask for the key of the TensorRT that built it.",
+        ),
+        "plan_sm_mismatch": _block(
+            "An engine plan was built for another compute capability than its key says.",
+            "Build it anew on the GPU that it shall serve.",
+        ),
+        "plan_exists": _block(
+            "The store holds other bytes for this key; a pinned plan is never replaced in silence.",
+            "Give --replace where the new plan shall take its place.",
+        ),
+        "plan_manifest_damaged": _block(
+            "A manifest of the plan store cannot be read, or is not the one that its name promises.",
+            "Add the plan again with --replace; the file is then written anew.",
+        ),
+        "plan_manifest_unknown": _block(
+            "A manifest of the plan store has a schema that this version does not know.",
+            "Use the version of rollout that wrote it, or newer.",
+        ),
+        "plan_orphan": _warn(
+            "A file in the plan store is named by no manifest: a crash or a removed key left it.",
+            "`rollout engines prune` removes it.",
+        ),
+        "onnx_foreign": _block(
+            "A file that should be an ONNX model is none.",
+            "Check the path, and that the download or the Git LFS file is whole.",
+        ),
+        "onnx_too_large": _block(
+            "An ONNX file is larger than protobuf can hold.",
+            "Keep the weights, or the engine (embed mode 0), in a file beside the model.",
+        ),
+        "onnx_path_unsafe": _block(
+            "A model names a file by an absolute path or outside its own folder.",
+            "Export the model anew with relative names; a model that reaches elsewhere may be an attack.",
+        ),
+        "ep_context_missing": _block(
+            "An ONNX model holds no EPContext node: it is a model that a server would have to compile.",
+            "Give the model that ONNX Runtime wrote with ep.context_enable.",
+        ),
+        "ep_context_damaged": _block(
+            "An EPContext node lacks an attribute, or has one of a wrong kind.",
+            "Let ONNX Runtime write the model anew.",
         ),
     }
 )

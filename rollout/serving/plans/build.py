@@ -1,0 +1,209 @@
+"""Builds an engine plan with ONNX Runtime's TensorRT provider, on the GPU that it shall serve."""
+
+import contextlib
+import ctypes
+import io
+import tempfile
+import warnings
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import ModuleType
+from typing import TYPE_CHECKING, assert_never
+
+from rollout.errors import ConfigError
+from rollout.serving.options import Precision
+from rollout.serving.plans.contents import TENSORRT_PROVIDER, examine
+from rollout.serving.plans.faults import PlanBuildError, PlanFault, reason
+from rollout.serving.plans.key import PlanKey
+from rollout.serving.plans.names import locate_inside
+from rollout.serving.plans.onnx_file import digest_model, load_onnx
+from rollout.serving.plans.store import PlanStore, StoredPlan
+
+if TYPE_CHECKING:
+    from onnx import ModelProto, ValueInfoProto
+
+# CUDA takes the nodes that TensorRT leaves; the CPU stands last, for ONNX Runtime adds it in any case.
+PROVIDERS_BELOW = ("CUDAExecutionProvider", "CPUExecutionProvider")
+CONTEXT_NAME = "model_ctx.onnx"
+
+# ONNX Runtime accepts misspelt session keys in silence, so each stands here, spelt once.
+_CONTEXT_ENABLE_KEY = "ep.context_enable"
+_CONTEXT_PATH_KEY = "ep.context_file_path"
+_CONTEXT_EMBED_KEY = "ep.context_embed_mode"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BuildOrder:
+    """What to build.
+
+    Args:
+        model: The ONNX model, weights inside or beside it.
+        width, height: Size of the picture in pixels.
+        batch: Pictures at a time.
+        precision: What TensorRT may compute in.
+        sm: Compute capability of the GPU; the built plan must agree.
+        dims: Size of each dimension that the model leaves open, by its name or as input:axis. How a picture's size
+            becomes a dimension is the model's business (a latent is an eighth of it), so nothing is guessed.
+        embedded: Put the engine inside the EPContext model; protobuf ends at 2 GiB.
+    """
+
+    model: Path
+    width: int
+    height: int
+    batch: int
+    precision: Precision
+    sm: str
+    dims: Mapping[str, int] = field(default_factory=dict)
+    embedded: bool = False
+
+
+def build_plan(order: BuildOrder, *, store: PlanStore, replace: bool = False) -> StoredPlan:
+    """Build a plan and store it; this takes minutes, and a GPU.
+
+    Raises:
+        PlanBuildError: plan_build_impossible, with what is missing on this machine.
+        PlanError: The model cannot be read, what was built is for another GPU, or the key has other bytes.
+        ConfigError: A dimension of the model is left open, or one is given that it does not have.
+        UnavailableError: The disk is full or failed.
+    """
+    shapes = profile_shapes(load_onnx(order.model), order.dims)
+    ort = _runtime()
+    with tempfile.TemporaryDirectory(prefix="rollout-plan-") as scratch:
+        context = Path(scratch, CONTEXT_NAME)
+        _compile(ort, order, shapes=shapes, context=context)
+        if not context.is_file():
+            raise _impossible(f"{TENSORRT_PROVIDER} wrote no EPContext model: it took no part of {order.model}")
+        contents = examine(context.name, locate=lambda name: locate_inside(context.parent, name))
+        key = PlanKey(
+            model=digest_model(order.model),
+            width=order.width,
+            height=order.height,
+            batch=order.batch,
+            precision=order.precision,
+            tensorrt=contents.tensorrt[0].value,
+            sm=order.sm,
+        )
+        return store.add(key, context, replace=replace)
+
+
+def profile_shapes(model: "ModelProto", dims: Mapping[str, int]) -> str:
+    """Return the shapes of all inputs with open dimensions, as TensorRT's provider reads them; empty where none are.
+
+    Smallest, best and largest shape of the profile are this one: a plan for one shape is the fastest, and a request of
+    another shape fails instead of building an engine.
+
+    Raises:
+        ConfigError: A dimension is left open, or one is given that the model does not have.
+    """
+    weights = {tensor.name for tensor in model.graph.initializer}
+    used: set[str] = set()
+    left: list[str] = []
+    shapes = []
+    for value in model.graph.input:
+        if value.name in weights:
+            continue
+        sizes = []
+        open_dims = 0
+        for names, size in _dimensions(value):
+            known = next((name for name in names if name in dims), "")
+            open_dims += bool(names)
+            if known:
+                used.add(known)
+            elif names:
+                left.append(" or ".join(names))
+            sizes.append(dims[known] if known else size)
+        if open_dims:
+            shapes.append(f"{value.name}:{'x'.join(map(str, sizes))}")
+    if left:
+        raise ConfigError(f"the model leaves dimensions open; give each with --dim: {', '.join(dict.fromkeys(left))}")
+    unknown = sorted(set(dims) - used)
+    if unknown:
+        raise ConfigError(f"the model has no open dimension {', '.join(unknown)}")
+    return ",".join(shapes)
+
+
+def provider_options(precision: Precision, *, shapes: str) -> dict[str, str]:
+    """Return the options of TensorRT's provider.
+
+    The cache's path is left out: with an EPContext model, engines lie beside it, and only there are they found again.
+    """
+    options = {"trt_engine_cache_enable": "1", **_precision_options(precision)}
+    if shapes:
+        options |= {f"trt_profile_{which}_shapes": shapes for which in ("min", "opt", "max")}
+    return options
+
+
+def _precision_options(precision: Precision) -> dict[str, str]:
+    match precision:
+        case Precision.FP32:
+            return {}
+        case Precision.FP16:
+            return {"trt_fp16_enable": "1"}
+        case Precision.INT8:  # What the model does not quantise runs in half precision.
+            return {"trt_int8_enable": "1", "trt_fp16_enable": "1"}
+        case _ as unknown:
+            assert_never(unknown)
+
+
+def _dimensions(value: "ValueInfoProto") -> Iterator[tuple[tuple[str, ...], int]]:
+    """Yield for each dimension the names under which it can be given, none where it is fixed, and its size."""
+    for axis, dim in enumerate(value.type.tensor_type.shape.dim):
+        if dim.HasField("dim_value") and dim.dim_value > 0:
+            yield (), dim.dim_value
+        else:
+            yield tuple(name for name in (dim.dim_param, f"{value.name}:{axis}") if name), 0
+
+
+def _runtime() -> ModuleType:
+    try:
+        import onnxruntime as ort  # noqa: PLC0415 - heavy, and only a build needs it here
+    except ImportError as error:
+        raise _impossible(f"ONNX Runtime is missing ({error}): install onnxruntime-gpu") from error
+    if TENSORRT_PROVIDER not in ort.get_available_providers():
+        have = ", ".join(ort.get_available_providers())
+        raise _impossible(f"this ONNX Runtime {ort.__version__} has {have} only: install onnxruntime-gpu")
+    return ort  # type: ignore[no-any-return]
+
+
+def _compile(ort: ModuleType, order: BuildOrder, *, shapes: str, context: Path) -> None:
+    """Open a session, which compiles the model; ONNX Runtime falls back in silence, so the session is asked."""
+    from rollout.serving.engines.ort_sessions import ORT_ERRORS  # noqa: PLC0415 - it imports ONNX Runtime
+
+    options = ort.SessionOptions()
+    options.log_severity_level = 3
+    options.add_session_config_entry(_CONTEXT_ENABLE_KEY, "1")
+    options.add_session_config_entry(_CONTEXT_PATH_KEY, str(context))
+    options.add_session_config_entry(_CONTEXT_EMBED_KEY, "1" if order.embedded else "0")
+    tensorrt = (TENSORRT_PROVIDER, provider_options(order.precision, shapes=shapes))
+    said = io.StringIO()
+    try:
+        # ONNX Runtime prints why it falls back on stdout, and warns.
+        with contextlib.redirect_stdout(said), warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            session = ort.InferenceSession(str(order.model), options, providers=[tensorrt, *PROVIDERS_BELOW])
+            actual = session.get_providers()
+    except ORT_ERRORS as error:
+        lacks = _missing_library(ort)
+        told = f"{' '.join(str(error).split())}{f' ({lacks})' if lacks else ''}"
+        raise _impossible(f"ONNX Runtime {ort.__version__} failed: {told}") from error
+    if TENSORRT_PROVIDER not in actual:
+        why = _missing_library(ort) or " ".join(said.getvalue().replace("*", " ").split()) or "it does not say why"
+        raise _impossible(f"ONNX Runtime {ort.__version__} fell back to {', '.join(actual)}: {why}")
+
+
+def _missing_library(ort: ModuleType) -> str:
+    """Say which library the provider lacks, by loading it as ONNX Runtime does; empty where that tells nothing."""
+    capi = Path(str(ort.__file__)).parent / "capi"
+    if not (capi / "libonnxruntime_providers_tensorrt.so").is_file():
+        return ""
+    try:
+        ctypes.CDLL(str(capi / "libonnxruntime_providers_shared.so"), mode=ctypes.RTLD_GLOBAL)
+        ctypes.CDLL(str(capi / "libonnxruntime_providers_tensorrt.so"))
+    except OSError as error:
+        return str(error)
+    return ""
+
+
+def _impossible(text: str) -> PlanBuildError:
+    return PlanBuildError(reason(PlanFault.BUILD_IMPOSSIBLE, text))
