@@ -49,6 +49,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "abort": ("rollout.cli.commands.speak:abort", "Roll the current run back."),
     "teardown": ("rollout.cli.commands.speak:teardown", "End a local stack: router, servers, everything."),
     "policy": ("rollout.cli.commands.policy:policy", "Check policy files; print their schema."),
+    "matrix": ("rollout.cli.commands.matrix:matrix", "Check versions against the matrix; lock a new one."),
     "serve": ("rollout.cli.serve:serve", "Run the reference server: a tiny Stable Diffusion on ONNX Runtime."),
 }
 

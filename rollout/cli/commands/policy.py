@@ -5,7 +5,7 @@ from pathlib import Path
 
 import click
 
-KINDS = ("policy", "release", "prompts", "stack")
+KINDS = ("policy", "release", "prompts", "stack", "matrix")
 
 
 @click.group("policy")

@@ -358,7 +358,10 @@ def test_any_kind_of_file_is_recognised_by_its_schema(folder, kind, text):
 
 def test_an_unknown_kind_is_refused_with_the_known_ones(folder):
     assert _refusal(load_any, _write(folder, "name: x\nschema: rollout.policy/v2\n")) == [
-        "x.yaml:2:1: schema: must be one of rollout.policy/v1, rollout.release/v1, rollout.prompts/v1, rollout.stack/v1"
+        (
+            "x.yaml:2:1: schema: must be one of rollout.policy/v1, rollout.release/v1, rollout.prompts/v1, "
+            "rollout.stack/v1, rollout.matrix/v1"
+        )
     ]
 
 
