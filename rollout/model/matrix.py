@@ -172,10 +172,13 @@ def compare_packages(matrix: Matrix, wheels: Sequence[str]) -> tuple[Reason, ...
     reasons = [_ort_twice("packages", runtimes)] if len(runtimes) > 1 else []
     for demand, names in _package_demands(matrix, installed):
         if not names and not (demand.key in _LIBRARIES and matrix.base_image is not None):
-            reasons.extend(_silence(demand, demand.key, why="no such package is in the list"))
+            other = demand.key in ORT_DISTRIBUTIONS and runtimes
+            why = f"the list has {_listed(runtimes)} instead" if other else "no such package is in the list"
+            reasons.extend(_silence(demand, demand.key, why=why))
         for name in names:
             reasons.extend(_differences(demand, name, installed[name]))
-            reasons.extend(_foreign_cuda(matrix, name, installed[name]))
+            if not demand.unused:
+                reasons.extend(_foreign_cuda(matrix, name, installed[name]))
     return tuple(reasons)
 
 

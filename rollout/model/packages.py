@@ -10,6 +10,8 @@ from rollout.errors import ConfigError
 _REQUIREMENT = re.compile(r"([A-Za-z0-9](?:[A-Za-z0-9._-]*[A-Za-z0-9])?)\s*(?:\[[^\]]*\])?\s*(?=$|[=<>!~@;(])(.*)")
 _WHEEL = re.compile(r"([^/\s@]+)\.whl(?=$|[#?;\s])")
 _EGG = re.compile(r"#(?:.*&)?egg=([A-Za-z0-9._-]+)")
+# What `pip freeze` writes above an editable install that no URL names.
+_EDITABLE_COMMENT = re.compile(r"# Editable .*\(([A-Za-z0-9._-]+)==.*\)")
 # These bring in packages that the list does not show.
 _INCLUDES = re.compile(r"(?:-r|-c|--requirement|--constraint)(?:[ =]|$)")
 _EDITABLE = re.compile(r"(?:-e|--editable)(?:[ =]|$)")
@@ -32,24 +34,24 @@ def parse_packages(lines: Sequence[str]) -> Mapping[str, tuple[str, ...]]:
             for URLs can hold passwords.
     """
     found: dict[str, tuple[str, ...]] = {}
-    for number, line in enumerate(lines, start=1):
+    for number, (above, line) in enumerate(zip(["", *lines], lines, strict=False), start=1):
         text = re.sub(r"(?:^|\s)#.*", "", line).strip().removesuffix("\\").strip()
         if _INCLUDES.match(text):
             raise ConfigError(f"line {number}: included files are not read; give the output of `pip freeze`")
         if not text or (text.startswith("-") and not _EDITABLE.match(text)):
             # Options choose where packages come from and what their hashes are, not which they are.
             continue
-        name, version = _package(text, number=number)
+        name, version = _package(text, above=above.strip(), number=number)
         if version not in found.get(name, ()):
             found[name] = (*found.get(name, ()), version)
     return found
 
 
-def _package(text: str, *, number: int) -> tuple[str, str]:
+def _package(text: str, *, above: str, number: int) -> tuple[str, str]:
     if _EDITABLE.match(text):
-        egg = _EGG.search(text)
-        if egg:
-            return package_name(egg.group(1)), "an editable install"
+        named = _EGG.search(text) or _EDITABLE_COMMENT.fullmatch(above)
+        if named:
+            return package_name(named.group(1)), "an editable install"
     elif wheel := _WHEEL.search(text):
         parts = unquote(wheel.group(1)).split("-")
         if len(parts) in _WHEEL_PARTS:

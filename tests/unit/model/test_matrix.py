@@ -466,6 +466,7 @@ def test_a_list_of_packages_that_fits_has_no_reason_against_it():
         ),
         ("tensorrt==11.1.0", ["tensorrt: wanted 10.13.3, found 11.1.0"]),
         ("torch==2.13.0", ["torch: wanted not used (null), found 2.13.0"]),
+        ("torch==2.13.0+cpu", ["torch: wanted not used (null), found 2.13.0+cpu"]),
     ],
 )
 def test_a_package_that_differs_is_found(line, texts):
@@ -489,6 +490,11 @@ def test_a_pinned_package_that_is_absent_is_a_reason(gone, key):
         compare_packages(_matrix(), [line for line in WHEELS if not line.startswith(gone)]), "matrix_not_collected"
     )
     assert text.startswith(f"{key}: wanted ")
+
+
+def test_the_cpu_build_in_place_of_the_gpu_build_is_named():
+    (text,) = _texts(compare_packages(_matrix(), ["onnxruntime==1.31.1", *WHEELS[1:]]), "matrix_not_collected")
+    assert text.endswith("nothing was found: the list has onnxruntime instead")
 
 
 def test_libraries_may_come_from_a_pinned_base_image_but_runtimes_may_not():

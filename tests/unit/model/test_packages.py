@@ -33,6 +33,12 @@ def test_a_line_gives_a_package_and_its_version(line, name, version):
     assert parse_packages([line]) == {name: (version,)}
 
 
+@pytest.mark.parametrize("why", ["install with no version control", "Git install with no remote"])
+def test_pip_names_an_editable_install_in_the_comment_above_it(why):
+    lines = [f"# Editable {why} (Onnx_Runtime==1.0)", "-e /src/ort", "torch==2.13.0"]
+    assert parse_packages(lines) == {"onnx-runtime": ("an editable install",), "torch": ("2.13.0",)}
+
+
 @pytest.mark.parametrize(
     "line", ["", "   ", "# torch==1.0", "--hash=sha256:aa", "--index-url https://host", "-i https://h"]
 )
