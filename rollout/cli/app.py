@@ -51,6 +51,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "admit": ("rollout.cli.commands.admit:admit", "Prove a container's fast path, then run its server; or refuse."),
     "policy": ("rollout.cli.commands.policy:policy", "Check policy files; print their schema."),
     "engines": ("rollout.cli.commands.engines:engines", "Build, check and keep engine plans (TensorRT, EPContext)."),
+    "matrix": ("rollout.cli.commands.matrix:matrix", "Check versions against the matrix; lock a new one."),
     "serve": ("rollout.cli.serve:serve", "Run the reference server: a tiny Stable Diffusion on ONNX Runtime."),
 }
 

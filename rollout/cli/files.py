@@ -1,19 +1,22 @@
-"""Reading people's files: policies, prompts, releases, stacks, snapshots."""
+"""Reading people's files: policies, prompts, releases, stacks, matrices, snapshots, labels."""
 
 import os
 import stat
+import sys
+from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
 
 from pydantic import ValidationError
 
-from rollout.cli.file_problems import Problem, refusal
+from rollout.cli.file_problems import KeyPath, Problem, refusal
 from rollout.cli.json_schemas import MODELS, json_schema, model_schema
 from rollout.cli.validation import Complaint, Model, check_kind, refuse_unplaced, validated
 from rollout.cli.yaml_lines import Document, read_json, read_yaml
 from rollout.errors import ConfigError
 from rollout.model.admission import AdmissionPolicy
+from rollout.model.matrix import Matrix
 from rollout.model.policy import Policy
 from rollout.model.prompts import PromptSet
 from rollout.model.release import Release
@@ -28,6 +31,9 @@ __all__ = [
     "json_schema",
     "load_admission",
     "load_any",
+    "load_labels",
+    "load_lines",
+    "load_matrix",
     "load_policy",
     "load_prompts",
     "load_release",
@@ -126,6 +132,47 @@ def load_stack(path: Path) -> LoadedStack:
     )
 
 
+def load_matrix(path: Path) -> Matrix:
+    """Read a version matrix.
+
+    Raises:
+        ConfigError: As for `load_policy`.
+    """
+    return _load(Matrix, path)
+
+
+def load_labels(path: Path) -> Mapping[str, str]:
+    """Read a node's labels: a mapping, or the Kubernetes Node itself.
+
+    Raises:
+        ConfigError: As for `load_policy`, or the file holds neither.
+    """
+    document = _document(path)
+    inside: KeyPath = ()
+    labels = document.value
+    if isinstance(labels, dict) and labels.get("kind") == "Node":
+        inside, labels = ("metadata", "labels"), labels.get("metadata")
+        labels = labels.get("labels") if isinstance(labels, dict) else None
+    if not isinstance(labels, dict) or not labels:
+        text = "the file must hold a mapping of labels, or one Kubernetes Node that has labels"
+        raise refusal(str(path), [Problem(place=document.places[()], path=(), text=text)])
+    wrong = [(*inside, key) for key, value in labels.items() if not isinstance(value, str)]
+    text = "the value of a label is text; quote it"
+    if wrong:
+        raise refusal(str(path), [Problem(place=document.places[key], path=key, text=text) for key in wrong])
+    return labels
+
+
+def load_lines(path: Path) -> list[str]:
+    """Read the lines of a text file, or of stdin where the path is `-`.
+
+    Raises:
+        ConfigError: The file cannot be read, is too large or is not UTF-8.
+    """
+    is_stdin = path == Path("-")
+    return _decoded(sys.stdin.buffer.read(FILE_BYTES_MAX + 1) if is_stdin else _bytes(path), path).splitlines()
+
+
 def load_any(path: Path) -> str:
     """Check a file of whatever kind its key `schema` says and return the kind, one of `MODELS`.
 
@@ -176,7 +223,10 @@ def _document(path: Path) -> Document:
 
 
 def _text(path: Path) -> str:
-    data = _bytes(path)
+    return _decoded(_bytes(path), path)
+
+
+def _decoded(data: bytes, path: Path) -> str:
     if len(data) > FILE_BYTES_MAX:
         raise ConfigError(f"{path}: larger than {FILE_BYTES_MAX} bytes; is it the right file?")
     try:

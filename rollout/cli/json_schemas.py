@@ -12,6 +12,7 @@ from pydantic import BaseModel
 from rollout.cli.file_problems import KeyPath
 from rollout.errors import ConfigError
 from rollout.model.admission import AdmissionPolicy
+from rollout.model.matrix import Matrix
 from rollout.model.policy import Policy
 from rollout.model.prompts import PromptSet
 from rollout.model.release import Release
@@ -28,6 +29,7 @@ MODELS: Mapping[str, type[BaseModel]] = MappingProxyType(
         "release": Release,
         "prompts": PromptSet,
         "stack": Stack,
+        "matrix": Matrix,
         "snapshot": CapabilitySnapshot,
     }
 )
@@ -40,6 +42,15 @@ PATTERN_WORDS = MappingProxyType(
         r"^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$": "a name of 1 to 63 lower-case letters, digits and inner hyphens",
         r"^[1-9][0-9]{1,4}x[1-9][0-9]{1,4}$": 'text "WIDTHxHEIGHT" in pixels, such as "512x512"',
         r"^[0-9a-fA-F.:]+$": "a numeric IP address",
+        r"^[0-9]+\.[0-9]+\.[0-9]+((a|b|rc)[0-9]+)?(\.(post|dev)[0-9]+)*$": 'a full version without "+...", such as '
+        '"1.31.1"',
+        r"^[1-9][0-9]{2,3}(\.[0-9]{2,3}){1,2}$": 'a full driver version, such as "580.65.06"',
+        r"^[a-z0-9]+(-[a-z0-9]+)*$": "a distribution's name in lower case, with hyphens",
+        r"^[1-9][0-9]?\.[0-9]$": 'a compute capability, such as "8.9"',
+        r"^[1-9][0-9]*\.[0-9]+$": 'a CUDA version, such as "13.0"',
+        r"^[1-9][0-9]*(\.[0-9]+\.[0-9]+)?$": 'a major or a full version in quotes, such as "9" or "9.12.0"',
+        r"^[1-9][0-9]*(\.[0-9]+){2,3}$": 'a full version, such as "10.13.3"',
+        r"^[^\s@]+@sha256:[0-9a-f]{64}$": 'an image by digest, "REPOSITORY@sha256:" and 64 hexadecimal digits',
     }
 )
 """Patterns of the model in words; a pattern that is not here is quoted as it is."""

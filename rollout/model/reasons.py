@@ -260,6 +260,58 @@ REASONS: Mapping[str, Explained] = MappingProxyType(
             "An EPContext node lacks an attribute, or has one of a wrong kind.",
             "Let ONNX Runtime write the model anew.",
         ),
+        # The version matrix.
+        "matrix_driver_branch": _block(
+            "The matrix's lowest driver and its allowed driver branches exclude each other.",
+            "Make driver.lowest a version of the lowest branch in driver.branches.",
+        ),
+        "matrix_driver_cuda": _block(
+            "The matrix allows a driver that cannot run its CUDA version.",
+            "Raise driver.lowest and drop the branches below it, or pin an older CUDA with the runtimes built for it.",
+        ),
+        "matrix_ort_build": _block(
+            "The pinned ONNX Runtime was linked with another major of CUDA, cuDNN or TensorRT than is pinned: its "
+            "provider would not load, and the CPU would compute in silence.",
+            "Pin the major that the text names, or the ONNX Runtime that was built for yours.",
+        ),
+        "matrix_library_cuda": _block(
+            "The pinned cuDNN or TensorRT was never built for the pinned CUDA.",
+            "Pin the version that the text names, or a later one of the same major.",
+        ),
+        "matrix_gpu_cuda": _block(
+            "The pinned CUDA has no kernels for a pinned compute capability.",
+            "Take the GPU out of the matrix, or pin a CUDA that supports it.",
+        ),
+        "matrix_gpu_capability": _block(
+            "A pinned product has a compute capability that the matrix does not list.",
+            "Correct gpus.compute_capabilities or gpus.products.",
+        ),
+        "matrix_two_truths": _block(
+            "The matrix says the same thing in two places.",
+            "Take one of them out; where they differ, find out which one is true first.",
+        ),
+        "matrix_ort_unknown": _block(
+            "Which CUDA, cuDNN and TensorRT this ONNX Runtime needs is not in the tables of this product.",
+            "Prove it on a machine: a running server that fits the matrix in all else answers the question "
+            "(`rollout matrix check MATRIX --snapshot HOST:PORT`).",
+        ),
+        "matrix_unknown": _block(
+            "Whether these pins work together is not in the tables of this product.",
+            "Look it up in NVIDIA's documents and add it, with its source, to rollout/model/matrix_facts.py.",
+        ),
+        "matrix_mismatch": _block(
+            "A version, a GPU or a package is another one than the matrix says.",
+            "Install or schedule what the matrix says. Where the new one is meant, change the matrix first and roll it "
+            "out as a release.",
+        ),
+        "matrix_not_collected": _block(
+            "Something is pinned, and what was looked at does not show it.",
+            "Find out why the collector, the label or the package is missing; write null where the part is not used.",
+        ),
+        "matrix_ort_twice": _block(
+            "Two distributions of ONNX Runtime are installed; the one installed last hides the other.",
+            "Uninstall all of them, then install the one that the matrix names.",
+        ),
     }
 )
 """Code to explanation."""

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import click
 
-KINDS = ("policy", "admission", "release", "prompts", "stack", "snapshot")
+KINDS = ("policy", "admission", "release", "prompts", "stack", "matrix", "snapshot")
 
 
 @click.group("policy")

@@ -8,6 +8,7 @@ from rollout.cli.files import (
     json_schema,
     load_admission,
     load_any,
+    load_matrix,
     load_policy,
     load_prompts,
     load_release,
@@ -17,13 +18,15 @@ from rollout.cli.json_schemas import schema_at
 from rollout.cli.serve import serve
 from rollout.cli.yaml_lines import read_yaml
 from rollout.gates.latency import margins_of
+from rollout.model.matrix import contradictions
 from rollout.model.policy import LatencyMeasure, OnInconclusive
 from rollout.serving.image_request import SIDE_MIN, SIDE_MULTIPLE, STEPS_MAX
 from rollout.serving.options import ServeOptions
 from rollout.stats.margins import PROFILES
 
 ROOT = Path(__file__).parents[3]
-POLICIES = sorted((ROOT / "policies").glob("*.yaml"))
+MATRIX = ROOT / "policies/matrix.yaml"
+POLICIES = sorted(set((ROOT / "policies").glob("*.yaml")) - {MATRIX})
 OPENED = ROOT / "examples/local/policies/int8.yaml"
 RELEASES = sorted((ROOT / "examples/local/releases").glob("*.yaml"))
 PROMPTS = sorted((ROOT / "examples/local").glob("prompts*.yaml"))
@@ -33,6 +36,7 @@ GPU_RELEASES = sorted((GPU / "releases").glob("*.yaml"))
 GPU_POLICY = GPU / "policies/gpu.yaml"
 ALL = [
     *POLICIES,
+    MATRIX,
     OPENED,
     *RELEASES,
     *PROMPTS,
@@ -60,7 +64,7 @@ def _name(path):
 
 
 def test_all_kinds_of_files_ship():
-    assert {load_any(path) for path in ALL} == {"policy", "release", "prompts", "stack"}
+    assert {load_any(path) for path in ALL} == {"policy", "release", "prompts", "stack", "matrix"}
     assert [path.stem for path in POLICIES] == ["local", "standard", "strict"]
 
 
@@ -114,6 +118,17 @@ def test_strict_demands_no_less_than_standard():
 
 def test_the_local_policy_demands_only_what_every_machine_can_prove():
     assert set(load_policy(ROOT / "policies/local.yaml").capabilities.required) == COLLECTED_ANYWHERE
+
+
+def test_the_shipped_matrix_agrees_with_itself_and_its_keys_are_documented():
+    matrix = load_matrix(MATRIX)
+    assert matrix.name == MATRIX.stem
+    assert contradictions(matrix) == ()
+    assert (matrix.onnxruntime.package, matrix.onnxruntime.version) == ("onnxruntime-gpu", "1.31.1")
+    text = (ROOT / "docs/matrix.md").read_text()
+    for key in read_yaml(MATRIX.read_text(), name="matrix").places:
+        name = ".".join(one for one in key if isinstance(one, str))
+        assert f"`{name}`" in text or any(part.startswith(f"`{name}.") for part in text.split()), name
 
 
 def test_the_policy_that_accepts_int8_is_the_local_one_but_for_that():

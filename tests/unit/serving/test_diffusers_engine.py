@@ -12,8 +12,8 @@ from rollout.serving.failures import AdmissionError, WorkCancelledError
 from rollout.serving.options import Attention, EngineKind, GuidanceMode, Precision
 from rollout.serving.pipeline import PictureRequest, draw
 from rollout.serving.self_test import run_self_test, warm_up
-from rollout.serving.subject import PictureSubject
 from rollout.serving.snapshot import release_fields
+from rollout.serving.subject import PictureSubject
 from rollout.serving.template import Part, load_template
 
 torch = pytest.importorskip("torch", reason="the diffusers extra is not installed: make test-serving")
