@@ -65,6 +65,7 @@ class LoadedAdmission:
 
     policy: AdmissionPolicy
     model: Path | None
+    matrix: Matrix | None
     engine_cache: Path | None
 
 
@@ -84,6 +85,7 @@ def load_admission(name: str) -> LoadedAdmission:
     return LoadedAdmission(
         policy=policy,
         model=None if policy.model is None else (folder / policy.model.path).resolve(),
+        matrix=None if policy.matrix is None else load_matrix(folder / policy.matrix),
         engine_cache=None if policy.engine_cache is None else (folder / policy.engine_cache).resolve(),
     )
 

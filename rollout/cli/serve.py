@@ -169,6 +169,7 @@ def serve(
         pod_uid=pod_uid or str(uuid.uuid4()),
         cache=cache or default_cache(),
         admission=demanded.policy,
+        matrix=demanded.matrix,
         engine_cache=demanded.engine_cache,
         engine=choices.EngineKind(engine),
         attention=choices.Attention(attention),

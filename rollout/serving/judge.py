@@ -259,7 +259,7 @@ def _engine_findings(seen: _Seen) -> Findings:
     if changes is None:
         yield _uncollected(seen, field)
     elif changes:
-        yield _finding("engine_rebuilt", f"the engine cache changed while warming up: {', '.join(changes)}", field)
+        yield _finding("engine_rebuilt", "; ".join(changes), field)
 
 
 def _self_test_findings(demand: SelfTestDemand, seen: _Seen) -> Findings:

@@ -5,6 +5,7 @@ from enum import StrEnum
 from pathlib import Path
 
 from rollout.model.admission import AdmissionPolicy, Profile
+from rollout.model.matrix import Matrix
 
 
 class EngineKind(StrEnum):
@@ -87,6 +88,8 @@ class ServeOptions:
     cache: Path
     admission: AdmissionPolicy
     """What the server must prove; it also orders the providers, and so the device."""
+    matrix: Matrix | None = None
+    """The version matrix that the admission policy names."""
     engine_cache: Path | None = None
     """The folder of engine plans that the admission policy names."""
     host: str = "127.0.0.1"

@@ -16,7 +16,7 @@ from rollout.serving.app import ImageServer, build_app
 from rollout.serving.engines.table import load_engine
 from rollout.serving.failures import NotAdmittedError
 from rollout.serving.options import ServeOptions
-from rollout.serving.proof import prove, watched
+from rollout.serving.proof import Named, prove, watched
 from rollout.serving.readiness import Readiness
 from rollout.serving.snapshot import release_fields
 from rollout.serving.subject import PictureSubject
@@ -108,6 +108,7 @@ def _become_ready(
         options.admission,
         lambda: PictureSubject(engine=load_engine(options)),
         said=release_fields(options),
+        named=Named(matrix=options.matrix, engine_cache=options.engine_cache),
         watch=server.device_watch,
         stopped=stopped,
     )

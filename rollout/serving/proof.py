@@ -4,10 +4,12 @@ import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from pathlib import Path
 from time import monotonic, perf_counter
 from typing import Generic, TypeVar
 
 from rollout.model.admission import AdmissionPolicy, AdmissionReport, Finding, Profile, blocking
+from rollout.model.matrix import ORT_UNKNOWN, Matrix, compare_snapshot, contradictions
 from rollout.model.snapshot import Capability, CapabilitySnapshot, failed, ok, unavailable
 from rollout.model.verdict import Reason
 from rollout.serving.collectors.interface import Fields
@@ -18,6 +20,7 @@ from rollout.serving.device_watch import DeviceWatch
 from rollout.serving.failures import AdmissionError
 from rollout.serving.judge import judge
 from rollout.serving.messages import fallback_signs, listening
+from rollout.serving.plans.cache_watch import CacheState, read_cache, rebuilt
 from rollout.serving.self_test import run_self_test, warm_up
 from rollout.serving.snapshot import build_snapshot
 from rollout.serving.subject import Subject
@@ -25,6 +28,14 @@ from rollout.serving.subject import Subject
 S = TypeVar("S", bound=Subject)
 
 _CLOCK = "monotonic clock"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Named:
+    """What an admission policy names: files that were read, and places."""
+
+    matrix: Matrix | None
+    engine_cache: Path | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,6 +69,7 @@ def prove(
     load: Callable[[], S],
     *,
     said: Fields,
+    named: Named,
     watch: DeviceWatch | None,
     stopped: threading.Event,
 ) -> Proof[S]:
@@ -67,12 +79,15 @@ def prove(
         policy: What must be shown.
         load: Loads it.
         said: Fields that the release itself decides.
+        named: What the policy names.
         watch: Samples the GPUs; None under a profile without.
         stopped: Ends the self-test early.
 
     Raises:
         ConfigError: It cannot be loaded for a reason that is no matter of admission.
+        UnavailableError: The engine cache cannot be read.
     """
+    before = None if named.engine_cache is None else read_cache(named.engine_cache)
     reading = RunningCollectors(COLLECTORS, limit_s=policy.probe_s)
     with listening() as heard:
         subject, failure, shown = _exercised(policy, load, watch=watch, stopped=stopped)
@@ -81,10 +96,30 @@ def prove(
         said,
         shown,
         {"runtime.messages.fallback": ok(_lines(heard.text), "descriptors 1 and 2 while loading")},
+        {} if before is None or named.engine_cache is None else _engine_cache(before, read_cache(named.engine_cache)),
     )
-    today = datetime.now(tz=UTC).date()
-    findings = judge(policy, snapshot=snapshot, failure=failure, versions=(), today=today)
+    findings = judge(
+        policy,
+        snapshot=snapshot,
+        failure=failure,
+        versions=() if named.matrix is None else _versions(named.matrix, snapshot),
+        today=datetime.now(tz=UTC).date(),
+    )
     return Proof(policy=policy, snapshot=snapshot, findings=findings, subject=subject if failure is None else None)
+
+
+def _versions(matrix: Matrix, snapshot: CapabilitySnapshot) -> tuple[Reason, ...]:
+    """Compare with the matrix; a pin that is unknown to the tables is settled by a machine that fits all others."""
+    differing = compare_snapshot(matrix, snapshot)
+    return (*(one for one in contradictions(matrix) if differing or one.code != ORT_UNKNOWN), *differing)
+
+
+def _engine_cache(before: CacheState, after: CacheState) -> Fields:
+    source = "names, sizes and digests of the engine cache's files, before and after the warm-up"
+    return {
+        "runtime.engine_cache.digest": ok(after.digest, source),
+        "runtime.engine_cache.changes": ok([one.text for one in rebuilt(before, after)], source),
+    }
 
 
 def watched(policy: AdmissionPolicy) -> DeviceWatch | None:

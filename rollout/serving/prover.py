@@ -14,13 +14,14 @@ from pydantic import Field
 from rollout.errors import ConfigError
 from rollout.model.admission import AdmissionPolicy, AdmissionReport, Finding
 from rollout.model.base import Strict
+from rollout.model.matrix import Matrix
 from rollout.model.reasons import REASONS
 from rollout.model.snapshot import ok
 from rollout.serving.collectors.interface import Fields
 from rollout.serving.engines.table import load_engine
 from rollout.serving.isolation import IsolatedError, run_isolated
 from rollout.serving.options import EngineKind, Precision, ServeOptions
-from rollout.serving.proof import Proof, prove, watched
+from rollout.serving.proof import Named, Proof, prove, watched
 from rollout.serving.snapshot import release_fields
 from rollout.serving.subject import ModelSubject, PictureSubject, load_model
 
@@ -36,6 +37,9 @@ class ProofRequest(Strict):
     cache: str
     model: str
     """Path of the policy's own model; empty for the reference model."""
+    matrix: Matrix | None
+    engine_cache: str
+    """Empty where the policy names none."""
 
 
 def prove_isolated(request: ProofRequest, *, limit_s: float) -> AdmissionReport:
@@ -86,17 +90,25 @@ def main(answering: int) -> None:
 def _proven(request: ProofRequest) -> Proof[PictureSubject] | Proof[ModelSubject]:
     policy = request.policy
     watch, stopped = watched(policy), threading.Event()
+    cache = Path(request.engine_cache) if request.engine_cache else None
+    named = Named(matrix=request.matrix, engine_cache=cache)
     try:
         if request.model:
             path = Path(request.model)
             return prove(
-                policy, lambda: load_model(policy, path=path), said=_said(policy), watch=watch, stopped=stopped
+                policy,
+                lambda: load_model(policy, path=path),
+                said=_said(policy),
+                named=named,
+                watch=watch,
+                stopped=stopped,
             )
         options = _options(request)
         return prove(
             policy,
             lambda: PictureSubject(engine=load_engine(options)),
             said=release_fields(options),
+            named=named,
             watch=watch,
             stopped=stopped,
         )

@@ -79,7 +79,9 @@ def admit(
             policy=demanded.policy,
             engine=EngineKind(engine),
             cache=str((cache or default_cache()).absolute()),
-            model="" if demanded.model is None else str(demanded.model),
+            model=str(demanded.model or ""),
+            matrix=demanded.matrix,
+            engine_cache=str(demanded.engine_cache or ""),
         )
         report = prove_isolated(request, limit_s=limit_s)
         if report_path is not None:

@@ -1,8 +1,10 @@
 """Which GPU libraries this process has mapped: read after the warm-up, for several are loaded lazily."""
 
+import ctypes
 import re
 from pathlib import Path
 
+from rollout.model.snapshot import Capability, unavailable
 from rollout.serving.collectors.interface import Collector, Fields
 from rollout.serving.reading import read
 
@@ -21,7 +23,16 @@ def read_libraries(maps: Path) -> list[str]:
 
 
 def _read() -> Fields:
-    return {"runtime.libraries": read(str(MAPS), lambda: read_libraries(MAPS))}
+    return {"runtime.libraries": read(str(MAPS), lambda: read_libraries(MAPS)), "runtime.cudnn.version": _cudnn()}
 
 
-LIBRARIES = Collector(name="libraries", fields=frozenset({"runtime.libraries"}), read=_read)
+def _cudnn() -> Capability:
+    """Ask the cuDNN that is mapped: it is loaded lazily, and its file may be named by its major version alone."""
+    source = "cudnnGetVersion"
+    mapped = [line.split(maxsplit=5)[5] for line in MAPS.read_text().splitlines() if "/libcudnn.so" in line]
+    if not mapped:
+        return unavailable(source, "no cuDNN is mapped into this process")
+    return read(source, lambda: int(ctypes.CDLL(mapped[0]).cudnnGetVersion()))
+
+
+LIBRARIES = Collector(name="libraries", fields=frozenset({"runtime.libraries", "runtime.cudnn.version"}), read=_read)

@@ -1,17 +1,13 @@
 """Builds an engine plan with ONNX Runtime's TensorRT provider, on the GPU that it shall serve."""
 
-import contextlib
-import ctypes
-import io
 import tempfile
-import warnings
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import ModuleType
 from typing import TYPE_CHECKING, assert_never
 
 from rollout.errors import ConfigError
+from rollout.serving.failures import AdmissionError
 from rollout.serving.options import Precision
 from rollout.serving.plans.contents import TENSORRT_PROVIDER, examine
 from rollout.serving.plans.faults import PlanBuildError, PlanFault, reason
@@ -23,14 +19,10 @@ from rollout.serving.plans.store import PlanStore, StoredPlan
 if TYPE_CHECKING:
     from onnx import ModelProto, ValueInfoProto
 
-# CUDA takes the nodes that TensorRT leaves; the CPU stands last, for ONNX Runtime adds it in any case.
-PROVIDERS_BELOW = ("CUDAExecutionProvider", "CPUExecutionProvider")
-CONTEXT_NAME = "model_ctx.onnx"
+CUDA_PROVIDER = "CUDAExecutionProvider"
+"""Takes the nodes that TensorRT leaves."""
 
-# ONNX Runtime accepts misspelt session keys in silence, so each stands here, spelt once.
-_CONTEXT_ENABLE_KEY = "ep.context_enable"
-_CONTEXT_PATH_KEY = "ep.context_file_path"
-_CONTEXT_EMBED_KEY = "ep.context_embed_mode"
+CONTEXT_NAME = "model_ctx.onnx"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,10 +60,9 @@ def build_plan(order: BuildOrder, *, store: PlanStore, replace: bool = False) ->
         UnavailableError: The disk is full or failed.
     """
     shapes = profile_shapes(load_onnx(order.model), order.dims)
-    ort = _runtime()
     with tempfile.TemporaryDirectory(prefix="rollout-plan-") as scratch:
         context = Path(scratch, CONTEXT_NAME)
-        _compile(ort, order, shapes=shapes, context=context)
+        _compile(order, shapes=shapes, context=context)
         if not context.is_file():
             raise _impossible(f"{TENSORRT_PROVIDER} wrote no EPContext model: it took no part of {order.model}")
         contents = examine(context.name, locate=lambda name: locate_inside(context.parent, name))
@@ -155,54 +146,26 @@ def _dimensions(value: "ValueInfoProto") -> Iterator[tuple[tuple[str, ...], int]
             yield tuple(name for name in (dim.dim_param, f"{value.name}:{axis}") if name), 0
 
 
-def _runtime() -> ModuleType:
+def _compile(order: BuildOrder, *, shapes: str, context: Path) -> None:
+    """Open a strict session, which compiles the model and writes the EPContext model."""
     try:
-        import onnxruntime as ort  # noqa: PLC0415 - heavy, and only a build needs it here
+        from rollout.serving.strict_session import open_strict_session  # noqa: PLC0415 - it imports ONNX Runtime
     except ImportError as error:
         raise _impossible(f"ONNX Runtime is missing ({error}): install onnxruntime-gpu") from error
-    if TENSORRT_PROVIDER not in ort.get_available_providers():
-        have = ", ".join(ort.get_available_providers())
-        raise _impossible(f"this ONNX Runtime {ort.__version__} has {have} only: install onnxruntime-gpu")
-    return ort  # type: ignore[no-any-return]
-
-
-def _compile(ort: ModuleType, order: BuildOrder, *, shapes: str, context: Path) -> None:
-    """Open a session, which compiles the model; ONNX Runtime falls back in silence, so the session is asked."""
-    from rollout.serving.engines.ort_sessions import ORT_ERRORS  # noqa: PLC0415 - it imports ONNX Runtime
-
-    options = ort.SessionOptions()
-    options.log_severity_level = 3
-    options.add_session_config_entry(_CONTEXT_ENABLE_KEY, "1")
-    options.add_session_config_entry(_CONTEXT_PATH_KEY, str(context))
-    options.add_session_config_entry(_CONTEXT_EMBED_KEY, "1" if order.embedded else "0")
-    tensorrt = (TENSORRT_PROVIDER, provider_options(order.precision, shapes=shapes))
-    said = io.StringIO()
     try:
-        # ONNX Runtime prints why it falls back on stdout, and warns.
-        with contextlib.redirect_stdout(said), warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            session = ort.InferenceSession(str(order.model), options, providers=[tensorrt, *PROVIDERS_BELOW])
-            actual = session.get_providers()
-    except ORT_ERRORS as error:
-        lacks = _missing_library(ort)
-        told = f"{' '.join(str(error).split())}{f' ({lacks})' if lacks else ''}"
-        raise _impossible(f"ONNX Runtime {ort.__version__} failed: {told}") from error
-    if TENSORRT_PROVIDER not in actual:
-        why = _missing_library(ort) or " ".join(said.getvalue().replace("*", " ").split()) or "it does not say why"
-        raise _impossible(f"ONNX Runtime {ort.__version__} fell back to {', '.join(actual)}: {why}")
-
-
-def _missing_library(ort: ModuleType) -> str:
-    """Say which library the provider lacks, by loading it as ONNX Runtime does; empty where that tells nothing."""
-    capi = Path(str(ort.__file__)).parent / "capi"
-    if not (capi / "libonnxruntime_providers_tensorrt.so").is_file():
-        return ""
-    try:
-        ctypes.CDLL(str(capi / "libonnxruntime_providers_shared.so"), mode=ctypes.RTLD_GLOBAL)
-        ctypes.CDLL(str(capi / "libonnxruntime_providers_tensorrt.so"))
-    except OSError as error:
-        return str(error)
-    return ""
+        open_strict_session(
+            order.model,
+            providers=(TENSORRT_PROVIDER, CUDA_PROVIDER),
+            provider_options={TENSORRT_PROVIDER: provider_options(order.precision, shapes=shapes)},
+            config={
+                "session.disable_model_compile": "0",
+                "ep.context_enable": "1",
+                "ep.context_file_path": str(context),
+                "ep.context_embed_mode": "1" if order.embedded else "0",
+            },
+        )
+    except AdmissionError as error:
+        raise _impossible(f"{error.code}: {error}") from error
 
 
 def _impossible(text: str) -> PlanBuildError:

@@ -14,7 +14,7 @@ from rollout.gates.result import result
 from rollout.model.verdict import GateResult, Outcome, Reason, Severity, combine
 from rollout.serving.engines.ort import load_ort
 from rollout.serving.options import ServeOptions
-from rollout.serving.proof import prove
+from rollout.serving.proof import Named, prove
 from rollout.serving.snapshot import release_fields
 from rollout.serving.subject import PictureSubject
 
@@ -163,6 +163,7 @@ def collected(tmp_path_factory):
         options.admission,
         lambda: PictureSubject(engine=load_ort(options)),
         said=release_fields(options),
+        named=Named(matrix=options.matrix, engine_cache=options.engine_cache),
         watch=None,
         stopped=threading.Event(),
     )

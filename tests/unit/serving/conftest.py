@@ -10,7 +10,7 @@ from rollout.serving.engines.interface import Engine
 from rollout.serving.engines.ort import OrtEngine, load_ort
 from rollout.serving.engines.table import load_engine
 from rollout.serving.options import ServeOptions
-from rollout.serving.proof import Proof, prove
+from rollout.serving.proof import Named, Proof, prove
 from rollout.serving.snapshot import release_fields
 from rollout.serving.subject import PictureSubject
 
@@ -39,6 +39,7 @@ def proven() -> Callable[[ServeOptions], Proof[PictureSubject]]:
             options.admission,
             lambda: PictureSubject(engine=load(options)),
             said=release_fields(options),
+            named=Named(matrix=options.matrix, engine_cache=options.engine_cache),
             watch=None,
             stopped=threading.Event(),
         )
