@@ -116,6 +116,10 @@ REASONS: Mapping[str, Explained] = MappingProxyType(
             "The runtime refused to open the session.",
             "Read its text: the model is damaged, needs another provider, or an option is wrong.",
         ),
+        "engine_provider_missing": _block(
+            "The model holds an engine that was compiled for a provider which the session does not have.",
+            "Name that provider in the policy, or ship the model's own graph.",
+        ),
         "option_unknown": _block(
             "The session was asked for with an option or key that the runtime would ignore.",
             "Correct the spelling, or remove it.",

@@ -105,7 +105,8 @@ def _package_findings(seen: _Seen) -> Findings:
 
 def _device_findings(demand: DeviceDemand, seen: _Seen) -> Findings:
     yield from _driver_findings(seen)
-    if seen.texts("gpu.devices") is None:
+    # Where the driver finds devices, it does not matter by which nodes: Windows' subsystem for Linux has others.
+    if seen.texts("gpu.devices") is None and not seen.number("gpu.libcuda.device_count"):
         yield _finding("device_nodes_missing", seen.why_not("gpu.devices"), "gpu.devices")
     nvml = seen.number("gpu.nvml.init")
     if nvml is None:

@@ -97,9 +97,10 @@ def open_strict_session(
             )
         except ORT_ERRORS as error:
             failure = error
-    signs = fallback_signs(heard.text) or fallback_signs(str(failure or ""))
+    signs = (*fallback_signs(heard.text), *fallback_signs(str(failure or "")))
     if failure is not None:
-        text = f"ONNX Runtime {ort.__version__} refused the session: {' '.join(str(failure).split())}"
+        told = signs[0].line if signs else " ".join(str(failure).split())
+        text = f"ONNX Runtime {ort.__version__} refused the session: {told}"
         raise AdmissionError(text, code=signs[0].code if signs else "session_refused") from failure
     if signs:
         raise AdmissionError(f"ONNX Runtime {ort.__version__} said: {signs[0].line}", code=signs[0].code)
