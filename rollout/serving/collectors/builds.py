@@ -1,4 +1,4 @@
-"""What the installed runtimes were built for, read from their files: a runtime that does not load can still be named."""
+"""What the installed runtimes were built for, read from their files: what does not load can still be named."""
 
 import ast
 import importlib.util
