@@ -1,13 +1,13 @@
 """Admission: what a serving container must prove about itself before it may take traffic, and what came of it."""
 
 from enum import StrEnum
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_serializer, field_validator, model_validator
 
 from rollout.model.base import Strict
 from rollout.model.release import Name
-from rollout.model.snapshot import CapabilitySnapshot
+from rollout.model.snapshot import CapabilitySnapshot, parse_snapshot
 from rollout.model.verdict import Severity
 from rollout.model.waiver import Waiver
 
@@ -151,6 +151,15 @@ class AdmissionReport(Strict):
     """null: the prover died."""
     findings: Annotated[tuple[Finding, ...], Field(strict=False)]
     """What blocks first, causes before consequences."""
+
+    @field_validator("snapshot", mode="before")
+    @classmethod
+    def _digest_is_checked(cls, value: object) -> object:
+        return parse_snapshot(value) if isinstance(value, dict) else value
+
+    @field_serializer("snapshot")
+    def _wire_form(self, snapshot: CapabilitySnapshot | None) -> dict[str, Any] | None:
+        return None if snapshot is None else snapshot.to_json()
 
 
 def blocking(findings: tuple[Finding, ...]) -> tuple[Finding, ...]:

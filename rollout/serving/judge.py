@@ -163,12 +163,21 @@ def _inventory_findings(demand: DeviceDemand, seen: _Seen) -> Findings:
         if memory is None or memory < demand.memory_bytes_min:
             found = seen.why_not("gpu.memory_bytes") if memory is None else f"the smallest GPU has {int(memory)} bytes"
             yield _finding("device_too_small", f"{found}, {demand.memory_bytes_min} are demanded", "gpu.memory_bytes")
-    profiles = seen.texts("gpu.mig")
-    wanted = demand.mig_profile or "off"
-    if demand.mig_profile is not None and profiles is None:
-        yield _finding("mig_profile_differs", seen.why_not("gpu.mig"), "gpu.mig")
-    elif profiles is not None and set(profiles) != {wanted}:
-        yield _finding("mig_profile_differs", f"MIG is {'; '.join(profiles)}, demanded is {wanted}", "gpu.mig")
+    yield from _mig_findings(demand.mig_profile, seen)
+
+
+def _mig_findings(profile: str | None, seen: _Seen) -> Findings:
+    field, wanted = "gpu.mig", profile or "off"
+    profiles = seen.texts(field)
+    if profiles is None:
+        read = seen.field(field)
+        whole = read is not None and read.status is CapabilityStatus.UNAVAILABLE  # A product without MIG is whole.
+        if profile is not None and whole:
+            yield _finding("mig_profile_differs", seen.why_not(field), field)
+        elif not whole:
+            yield _uncollected(seen, field)
+    elif set(profiles) != {wanted}:
+        yield _finding("mig_profile_differs", f"MIG is {'; '.join(profiles)}, demanded is {wanted}", field)
 
 
 def _message_findings(seen: _Seen, *, told: str) -> Findings:

@@ -14,6 +14,7 @@
    NVML_DOUBLE_COMPUTE_CAPABILITY   10 * major + minor
    NVML_DOUBLE_MEMORY_MIB, NVML_DOUBLE_MEMORY_USED_MIB, NVML_DOUBLE_MEMORY_RESERVED_MIB
    NVML_DOUBLE_MIG                  0 or 1; a product that cannot MIG answers NOT_SUPPORTED
+   NVML_DOUBLE_MIG_PROFILES         only with MIG=1; the instances that each GPU shows, such as "1g.10gb 2g.20gb"
    NVML_DOUBLE_ECC                  0 or 1; a product without ECC answers NOT_SUPPORTED
    NVML_DOUBLE_PCIE_GEN, NVML_DOUBLE_PCIE_GEN_MAX, NVML_DOUBLE_PCIE_WIDTH, NVML_DOUBLE_PCIE_WIDTH_MAX
    NVML_DOUBLE_CLOCK_EVENTS         bits of nvmlClocksEventReason
@@ -41,6 +42,7 @@ enum {
     UNINITIALIZED = 1,
     INVALID_ARGUMENT = 2,
     NOT_SUPPORTED = 3,
+    NOT_FOUND = 6,
     INSUFFICIENT_SIZE = 7,
     ARGUMENT_VERSION_MISMATCH = 25,
 };
@@ -106,7 +108,7 @@ static const struct {
 static const char *const VARIABLES[] = {
     "NVML_DOUBLE_INIT", "NVML_DOUBLE_DRIVER", "NVML_DOUBLE_CUDA", "NVML_DOUBLE_FORWARD_COMPAT", "NVML_DOUBLE_COUNT",
     "NVML_DOUBLE_NAME", "NVML_DOUBLE_UUID", "NVML_DOUBLE_COMPUTE_CAPABILITY", "NVML_DOUBLE_MEMORY_MIB",
-    "NVML_DOUBLE_MEMORY_USED_MIB", "NVML_DOUBLE_MEMORY_RESERVED_MIB", "NVML_DOUBLE_MIG", "NVML_DOUBLE_ECC",
+    "NVML_DOUBLE_MEMORY_USED_MIB", "NVML_DOUBLE_MEMORY_RESERVED_MIB", "NVML_DOUBLE_MIG", "NVML_DOUBLE_MIG_PROFILES", "NVML_DOUBLE_ECC",
     "NVML_DOUBLE_PCIE_GEN", "NVML_DOUBLE_PCIE_GEN_MAX", "NVML_DOUBLE_PCIE_WIDTH", "NVML_DOUBLE_PCIE_WIDTH_MAX",
     "NVML_DOUBLE_CLOCK_EVENTS", "NVML_DOUBLE_POWER_MW", "NVML_DOUBLE_POWER_LIMIT_MW", "NVML_DOUBLE_PERSISTENCE",
     "NVML_DOUBLE_COMPUTE_MODE", "NVML_DOUBLE_TEMPERATURE_C", "NVML_DOUBLE_UTILIZATION",
@@ -119,7 +121,8 @@ static const char *const CALLS[] = {
     "nvmlSystemGetCudaDriverVersion", "nvmlSystemGetCudaDriverVersion_v2", "nvmlDeviceGetCount_v2",
     "nvmlDeviceGetHandleByIndex_v2", "nvmlDeviceGetHandleByUUID", "nvmlDeviceGetIndex", "nvmlDeviceGetName",
     "nvmlDeviceGetUUID", "nvmlDeviceGetCudaComputeCapability", "nvmlDeviceGetArchitecture", "nvmlDeviceGetMemoryInfo",
-    "nvmlDeviceGetMemoryInfo_v2", "nvmlDeviceGetMigMode", "nvmlDeviceGetEccMode", "nvmlDeviceGetCurrPcieLinkGeneration",
+    "nvmlDeviceGetMemoryInfo_v2", "nvmlDeviceGetMigMode", "nvmlDeviceGetMaxMigDeviceCount",
+    "nvmlDeviceGetMigDeviceHandleByIndex", "nvmlDeviceGetEccMode", "nvmlDeviceGetCurrPcieLinkGeneration",
     "nvmlDeviceGetMaxPcieLinkGeneration", "nvmlDeviceGetCurrPcieLinkWidth", "nvmlDeviceGetMaxPcieLinkWidth",
     "nvmlDeviceGetPcieThroughput", "nvmlDeviceGetCurrentClocksEventReasons",
     "nvmlDeviceGetCurrentClocksThrottleReasons", "nvmlDeviceGetPowerUsage", "nvmlDeviceGetEnforcedPowerLimit",
@@ -136,7 +139,7 @@ static struct {
     int compute_mode, temperature_c, utilization, memory_utilization, pcie_kbs, sm_clock_mhz, power_mw, power_limit_mw;
     int remapped[4];
     unsigned long long memory, used, reserved, clock_events;
-    const char *driver, *name, *uuid;
+    const char *driver, *name, *uuid, *mig_profiles;
 } world;
 
 static const char *hanging, *crashing, *garbling;
@@ -243,6 +246,9 @@ static void read_device(void)
     if (world.used + world.reserved > world.memory)
         refuse("more memory is used and reserved than there is");
     world.mig = feature("NVML_DOUBLE_MIG", product, product != ABSENT && PRODUCTS[product].mig, 0);
+    world.mig_profiles = text("NVML_DOUBLE_MIG_PROFILES", "");
+    if (*world.mig_profiles && world.mig != 1)
+        refuse("NVML_DOUBLE_MIG_PROFILES: only a GPU in MIG mode has instances");
     world.ecc = feature("NVML_DOUBLE_ECC", product, product != ABSENT && PRODUCTS[product].ecc, 1);
     world.pcie_gen_max = (int)number("NVML_DOUBLE_PCIE_GEN_MAX", product == ABSENT ? 4 : PRODUCTS[product].pcie_gen, 1, 6);
     if (product != ABSENT && world.pcie_gen_max > PRODUCTS[product].pcie_gen)
@@ -463,8 +469,49 @@ int nvmlDeviceGetIndex(Handle handle, unsigned *index)
     return SUCCESS;
 }
 
+/* The profile of an instance, by its place; 0 where there is none. */
+static int profile_at(unsigned place, char *profile, unsigned length)
+{
+    const char *rest = world.mig_profiles;
+    for (; *rest; place--) {
+        size_t word = strcspn(rest, " ");
+        if (!place) {
+            snprintf(profile, length, "%.*s", (int)word, rest);
+            return 1;
+        }
+        rest += word + (rest[word] == ' ');
+    }
+    return 0;
+}
+
+/* Handles of instances lie above those of GPUs. */
+enum { FIRST_INSTANCE = 1000, INSTANCES_MAX = 7 };
+
+int nvmlDeviceGetMaxMigDeviceCount(Handle handle, unsigned *count)
+{
+    ON_DEVICE(handle);
+    *count = world.mig == ABSENT ? 0 : INSTANCES_MAX;
+    return SUCCESS;
+}
+
+int nvmlDeviceGetMigDeviceHandleByIndex(Handle handle, unsigned place, Handle *instance)
+{
+    char profile[32];
+    ON_DEVICE(handle);
+    if (world.mig != 1 || !profile_at(place, profile, sizeof profile))
+        return NOT_FOUND;
+    *instance = (Handle)(long)(FIRST_INSTANCE + place);
+    return SUCCESS;
+}
+
 int nvmlDeviceGetName(Handle handle, char *name, unsigned length)
 {
+    char profile[32], both[160];
+    if ((long)handle >= FIRST_INSTANCE && profile_at((unsigned)((long)handle - FIRST_INSTANCE), profile, sizeof profile)) {
+        STARTED;
+        snprintf(both, sizeof both, "%s MIG %s", world.name, profile);
+        return copied(both, name, length);
+    }
     ON_DEVICE(handle);
     return copied(world.name, name, length);
 }
