@@ -57,5 +57,5 @@ def test_where_the_policy_allows_the_difference_the_latency_convicts_and_names_i
     )
     assert ran.code == 3, (ran.out, ran.err)
     assert "canary" in [one["stage"] for one in ran.data["stages"] if one["outcome"] == "BREACH"]
-    assert FUSED in ran.data["causes"][0]["difference"], ran.data["causes"]
+    assert FUSED in ran.data["suspects"][0]["difference"], ran.data["suspects"]
     assert stack.weights() == {"blue": 100, "green": 0}
