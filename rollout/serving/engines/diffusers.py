@@ -23,7 +23,7 @@ from rollout.serving.engines.interface import (
     guided,
     runtime_failure,
 )
-from rollout.serving.engines.torch_networks import NETWORKS, TEXT_WIDTH, TOKENS
+from rollout.serving.engines.torch_networks import NETWORKS, TOKENS
 from rollout.serving.failures import AdmissionError
 from rollout.serving.messages import fallback_signs
 from rollout.serving.model_cache import load_weights
@@ -151,7 +151,8 @@ class DiffusersEngine:
         """Return the operators that one evaluation of the UNet computes attention with."""
         activities = [torch.profiler.ProfilerActivity.CPU]
         sample = torch.zeros(1, LATENT_CHANNELS, _PROBED_SIDE, _PROBED_SIDE, device=self.device, dtype=self.dtype)
-        states = torch.zeros(2, TOKENS, TEXT_WIDTH, device=self.device, dtype=self.dtype)
+        width = self.networks[Part.UNET].unet.config.cross_attention_dim
+        states = torch.zeros(2, TOKENS, width, device=self.device, dtype=self.dtype)
         with torch.inference_mode(), torch.profiler.profile(activities=activities) as profiled:
             self._predict(sample, 0.0, states)
         names = {one.key for one in profiled.key_averages()}
