@@ -40,6 +40,8 @@ class ProofRequest(Strict):
     matrix: Matrix | None
     engine_cache: str
     """Empty where the policy names none."""
+    plans: str
+    """The store of engine plans; empty where there is none."""
 
 
 def prove_isolated(request: ProofRequest, *, limit_s: float) -> AdmissionReport:
@@ -126,6 +128,7 @@ def _options(request: ProofRequest) -> ServeOptions:
         admission=request.policy,
         engine=request.engine,
         precision=Precision.FP32,
+        plans=Path(request.plans) if request.plans else None,
     )
 
 

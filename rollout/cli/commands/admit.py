@@ -30,6 +30,11 @@ TERMINATION_BYTES_MAX = 4096
     show_default=True,
     help="The runtime that draws the reference model; a policy's own model runs on ort.",
 )
+@click.option(
+    "--plans",
+    type=click.Path(file_okay=False, path_type=Path),
+    help="Store of engine plans for the reference model, where the policy orders TensorRT.",
+)
 @click.option("--cache", type=click.Path(file_okay=False, path_type=Path), help="As for `rollout serve`.")
 @click.option(
     "--timeout", "limit_s", default=120.0, show_default=True, type=click.FloatRange(1, 3600), help="Seconds in all."
@@ -49,6 +54,7 @@ def admit(
     *,
     policy_name: str,
     engine: str,
+    plans: Path | None,
     cache: Path | None,
     limit_s: float,
     report_path: Path | None,
@@ -82,6 +88,7 @@ def admit(
             model=str(demanded.model or ""),
             matrix=demanded.matrix,
             engine_cache=str(demanded.engine_cache or ""),
+            plans=str(plans.absolute()) if plans else "",
         )
         report = prove_isolated(request, limit_s=limit_s)
         if report_path is not None:

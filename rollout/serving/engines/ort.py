@@ -12,12 +12,13 @@ import numpy as np
 import onnxruntime as ort
 from numpy.typing import NDArray
 
-from rollout.model.admission import Profile
+from rollout.model.admission import Profile, Provider
 from rollout.model.canonical import digest_bytes
 from rollout.model.snapshot import Capability, failed, ok
 from rollout.serving.collectors.interface import Fields
 from rollout.serving.engines.interface import Floats, check_cancelled, guided, runtime_failure
 from rollout.serving.engines.ort_fields import placement_fields, runtime_fields
+from rollout.serving.engines.ort_plans import place_unet
 from rollout.serving.engines.ort_sessions import open_session
 from rollout.serving.failures import ProviderLostError
 from rollout.serving.model_cache import load_converted_unet, load_weights
@@ -38,12 +39,14 @@ class OrtEngine:
     are bound to the device that the sessions compute on.
     """
 
-    graphs: dict[Part, bytes] = field(repr=False)
+    graphs: dict[Part, bytes | Path] = field(repr=False)
     graph_digests: dict[Part, str]
     weights: bytes = field(repr=False)
     weights_digest: str
     options: ServeOptions
     shared: dict[Part, ort.InferenceSession]
+    plans: tempfile.TemporaryDirectory[str] | None
+    """Where the engine plan lies that the policy orders; None where it orders none."""
     profiles: tempfile.TemporaryDirectory[str] | None
     """Where the sessions' profiles go until `fields` is asked for; None where they are made for each request."""
 
@@ -210,11 +213,15 @@ def load_ort(options: ServeOptions) -> OrtEngine:
     """
     template = load_template()
     weights = load_weights(template, cache=options.cache)
-    graphs = dict(template.graphs)
+    graphs: dict[Part, bytes | Path] = dict(template.graphs)
     graph_digests = dict(template.graph_digests)
-    if options.precision is not Precision.FP32:
-        graphs[Part.UNET] = load_converted_unet(template, weights, precision=options.precision, cache=options.cache)
-        graph_digests[Part.UNET] = digest_bytes(graphs[Part.UNET])
+    plans = tempfile.TemporaryDirectory() if Provider.TENSORRT in options.admission.providers else None
+    if plans is not None:
+        placed = place_unet(template, options, folder=Path(plans.name))
+        graphs[Part.UNET], graph_digests[Part.UNET] = placed, digest_bytes(placed.read_bytes())
+    elif options.precision is not Precision.FP32:
+        converted = load_converted_unet(template, weights, precision=options.precision, cache=options.cache)
+        graphs[Part.UNET], graph_digests[Part.UNET] = converted, digest_bytes(converted)
     profiles = tempfile.TemporaryDirectory() if options.session is SessionLifetime.SHARED else None
     shared = {
         part: open_session(
@@ -232,5 +239,6 @@ def load_ort(options: ServeOptions) -> OrtEngine:
         weights_digest=template.weights_digest,
         options=options,
         shared=shared,
+        plans=plans,
         profiles=profiles,
     )
