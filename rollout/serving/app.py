@@ -15,18 +15,14 @@ from time import perf_counter
 from typing import Any, assert_never
 
 from starlette.applications import Starlette
-from starlette.datastructures import MutableHeaders
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from rollout.errors import PlatformError
 from rollout.model.canonical import canonical_bytes
 from rollout.model.wire import (
-    HEADER_POD_UID,
-    HEADER_SNAPSHOT_DIGEST,
     PATH_CAPABILITIES,
     PATH_HEALTH,
     PATH_IMAGES,
@@ -34,6 +30,7 @@ from rollout.model.wire import (
     PATH_READY,
     SERVER_TIMING,
 )
+from rollout.serving.asgi import ASGIApp, IdentityHeaders
 from rollout.serving.device_watch import DeviceWatch
 from rollout.serving.engines.interface import Engine
 from rollout.serving.failures import (
@@ -162,28 +159,6 @@ class ImageServer:
                 return _broken(str(error), code="inference_failed")
 
 
-class IdentityHeaders:
-    """Names the instance and the proven snapshot on every answer, errors included."""
-
-    def __init__(self, app: ASGIApp, *, pod_uid: str, readiness: Readiness) -> None:
-        self._app = app
-        self._pod_uid = pod_uid
-        self._readiness = readiness
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass the call on and add the headers to the answer's start."""
-
-        async def send_named(message: Message) -> None:
-            if message["type"] == "http.response.start":
-                headers = MutableHeaders(scope=message)
-                headers[HEADER_POD_UID] = self._pod_uid
-                if digest := self._readiness.verified_digest:
-                    headers[HEADER_SNAPSHOT_DIGEST] = digest
-            await send(message)
-
-        await self._app(scope, receive, send_named)
-
-
 def build_app(server: ImageServer, *, readiness: Readiness, pod_uid: str, lifespan: Callable[..., Any]) -> ASGIApp:
     """Wire the endpoints.
 
@@ -202,7 +177,7 @@ def build_app(server: ImageServer, *, readiness: Readiness, pod_uid: str, lifesp
     ]
     handlers: dict[Any, Any] = {HTTPException: _http_error, Exception: _bug}
     app = Starlette(routes=routes, lifespan=lifespan, exception_handlers=handlers)
-    return IdentityHeaders(app, pod_uid=pod_uid, readiness=readiness)
+    return IdentityHeaders(app, pod_uid=pod_uid, digest=lambda: readiness.verified_digest)
 
 
 def _answer(engine: Engine, wanted: PictureRequest, *, started: float, cancelled: threading.Event) -> Answer:

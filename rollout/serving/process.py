@@ -1,7 +1,6 @@
 """The server process: listen, load, prove, serve, drain."""
 
 import asyncio
-import os
 import socket
 import sys
 import threading
@@ -14,16 +13,13 @@ from starlette.applications import Starlette
 from rollout.errors import ConfigError, RolloutError
 from rollout.serving.app import ImageServer, build_app
 from rollout.serving.engines.table import load_engine
-from rollout.serving.failures import NotAdmittedError
+from rollout.serving.failures import EXIT_REFUSED, NotAdmittedError
 from rollout.serving.options import ServeOptions
 from rollout.serving.proof import Named, prove, watched
 from rollout.serving.readiness import Readiness
 from rollout.serving.snapshot import release_fields
 from rollout.serving.subject import PictureSubject
 from rollout.serving.work_queue import WorkQueue
-
-EXIT_REFUSED = os.EX_CONFIG
-"""78, sysexits' "configuration error": a supervisor should not restart the process as it is."""
 
 # Longer than Envoy keeps idle upstream connections (an hour), so that the router closes first and never sends a
 # request into a connection that the server is just closing.
@@ -113,7 +109,7 @@ def _become_ready(
         stopped=stopped,
     )
     if not proof.admitted or proof.subject is None:
-        raise NotAdmittedError(proof.findings)
+        raise NotAdmittedError(proof.report())
     engine = proof.subject.engine
     server.metrics.set_provider(provider=engine.provider, profile=options.admission.profile)
     readiness.admit(engine, proof.snapshot)

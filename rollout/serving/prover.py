@@ -16,13 +16,11 @@ from rollout.model.admission import AdmissionPolicy, AdmissionReport, Finding
 from rollout.model.base import Strict
 from rollout.model.matrix import Matrix
 from rollout.model.reasons import REASONS
-from rollout.model.snapshot import ok
-from rollout.serving.collectors.interface import Fields
 from rollout.serving.engines.table import load_engine
-from rollout.serving.isolation import IsolatedError, run_isolated
+from rollout.serving.isolation import IsolatedError, end_with, run_isolated
 from rollout.serving.options import EngineKind, Precision, ServeOptions
 from rollout.serving.proof import Named, Proof, prove, watched
-from rollout.serving.snapshot import release_fields
+from rollout.serving.snapshot import policy_fields, release_fields
 from rollout.serving.subject import ModelSubject, PictureSubject, load_model
 
 FILE_BYTES_MAX = 1 << 30
@@ -53,6 +51,7 @@ def prove_isolated(request: ProofRequest, *, limit_s: float) -> AdmissionReport:
     try:
         answer = run_isolated(
             __name__,
+            str(os.getpid()),
             request=request.model_dump_json(by_alias=True).encode(),
             limit_s=limit_s,
             file_bytes_max=FILE_BYTES_MAX,
@@ -78,8 +77,9 @@ def _died(policy: AdmissionPolicy, text: str) -> AdmissionReport:
     )
 
 
-def main(answering: int) -> None:
-    """Read the request, prove, answer."""
+def main(parent: int, answering: int) -> None:
+    """Read the request, prove, answer; a proof whose asker was ended may hold a GPU for minutes."""
+    end_with(parent)
     request = ProofRequest.model_validate_json(sys.stdin.buffer.read())
     try:
         answer = _proven(request).report().model_dump_json(by_alias=True).encode()
@@ -100,7 +100,7 @@ def _proven(request: ProofRequest) -> Proof[PictureSubject] | Proof[ModelSubject
             return prove(
                 policy,
                 lambda: load_model(policy, path=path),
-                said=_said(policy),
+                said=policy_fields(policy),
                 named=named,
                 watch=watch,
                 stopped=stopped,
@@ -132,12 +132,7 @@ def _options(request: ProofRequest) -> ServeOptions:
     )
 
 
-def _said(policy: AdmissionPolicy) -> Fields:
-    source = "admission policy"
-    return {"policy.profile": ok(policy.profile.value, source), "policy.admission": ok(policy.name, source)}
-
-
 if __name__ == "__main__":
-    main(int(sys.argv[1]))
+    main(int(sys.argv[1]), int(sys.argv[2]))
     # Libraries of drivers have exit handlers that hang or crash; everything was sent.
     os._exit(0)

@@ -3,8 +3,10 @@
 import io
 import threading
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
@@ -80,6 +82,8 @@ class ModelSubject:
     """The providers that were asked for; None where a foreign program made the session."""
     model_digest: str
     """Empty where nobody knows."""
+    profiles: "TemporaryDirectory[str] | None" = None
+    """Where the session writes its profile, to be removed; None where it writes none, or its owner keeps it."""
 
     def work(self) -> bytes:
         """See `Subject.work`."""
@@ -103,9 +107,11 @@ class ModelSubject:
 
         source = "sha256 of the model file"
         digest = ok(self.model_digest, source) if self.model_digest else failed(source, "the program did not say")
+        with self.profiles or nullcontext():
+            placement = placement_fields({"model": self.session}, _ended_profile(self.session))
         return {
             **runtime_fields(self.session, requested=self.requested),
-            **placement_fields({"model": self.session}, _ended_profile(self.session)),
+            **placement,
             "runtime.engine": ok("ort", "an inference session is there"),
             "model.weights.digest": digest,
         }
@@ -132,10 +138,15 @@ def load_model(policy: AdmissionPolicy, *, path: Path) -> ModelSubject:
         digest = digest_bytes(path.read_bytes())
     except OSError as error:
         raise ConfigError(f"{path}: the model cannot be read: {error}") from error
+    profiles = TemporaryDirectory()
     options = ort.SessionOptions()
+    options.enable_profiling = True
+    options.profile_file_prefix = str(Path(profiles.name, "warm-up"))
     session = open_strict_session(path, providers=policy.providers, options=options)
     feeds = seeded_feeds(session, dimensions=policy.model.dimensions if policy.model else {})
-    return ModelSubject(session=session, feeds=feeds, requested=policy.providers, model_digest=digest)
+    return ModelSubject(
+        session=session, feeds=feeds, requested=policy.providers, model_digest=digest, profiles=profiles
+    )
 
 
 def seeded_feeds(session: "ort.InferenceSession", *, dimensions: Mapping[str, int]) -> dict[str, NDArray[Any]]:

@@ -1,4 +1,4 @@
-"""Commands that measure or compare without a rollout: snapshot, diff, compare."""
+"""Commands that measure or compare without a rollout: diff, compare."""
 
 import json
 from pathlib import Path
@@ -12,15 +12,6 @@ if TYPE_CHECKING:
     from rollout.canary.interface import Target
     from rollout.model.roles import Address
     from rollout.model.snapshot import CapabilitySnapshot
-
-
-@click.command("snapshot")
-@click.argument("server", metavar="HOST:PORT")
-@click.option("--timeout", "timeout_s", default=10.0, show_default=True, help="Seconds.")
-def snapshot(server: str, timeout_s: float) -> int:
-    """Print what the server at HOST:PORT proves about itself, as JSON; its digest is checked."""
-    click.echo(json.dumps(read_snapshot(server, timeout_s).to_json(), indent=2))
-    return 0
 
 
 @click.command("diff")
