@@ -21,6 +21,7 @@ CODES: tuple[tuple[str, str, str], ...] = (
     ("runtime.ort.providers.*", "*", "provider_dropped"),
     ("runtime.torch.device", "*", "provider_dropped"),
     ("runtime.torch.device.*", "*", "gpu_changed"),
+    ("runtime.ort.placement.cpu_ops", "*", "cpu_operators_changed"),
     ("runtime.ort.placement.*", "*", "placement_on_cpu"),
     ("runtime.ort.binding.*", "*", "output_off_device"),
     ("runtime.messages.fallback", "?*", "fallback_message"),

@@ -225,6 +225,10 @@ REASONS: Mapping[str, Explained] = MappingProxyType(
             "The stacks were admitted by policies of different names.",
             "Compare the two: the candidate may have had to prove less.",
         ),
+        "cpu_operators_changed": _warn(
+            "Other operators than the incumbent's run on the CPU; fusions rename them.",
+            "Look for heavy ones. How much runs there tell the shares, and a heavy operator is refused at admission.",
+        ),
         "attention_changed": _warn(
             "Attention is computed by other kernels or processors, or in another number of steps.",
             "Compare `model.unet.attention.*` with what the release was meant to change.",

@@ -30,7 +30,7 @@ def difference(key, before, after):
         ("runtime.torch.device.product", "NVIDIA L4", "NVIDIA T4", "gpu_changed"),
         ("runtime.ort.package", ["onnxruntime-gpu 1.31.1"], ["onnxruntime 1.31.1"], "runtime_package_changed"),
         ("runtime.ort.placement.cpu_share", 0.01, 0.2, "placement_on_cpu"),
-        ("runtime.ort.placement.cpu_ops", ["Shape"], ["Conv"], "placement_on_cpu"),
+        ("runtime.ort.placement.cpu_ops", ["Shape"], ["Gather"], "cpu_operators_changed"),
         ("runtime.ort.placement.memcpy_nodes", 0, 4, "placement_on_cpu"),
         ("runtime.ort.binding.output_device", "cuda", "cpu", "output_off_device"),
         ("runtime.messages.fallback", [], ["EP Error"], "fallback_message"),
