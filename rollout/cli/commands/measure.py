@@ -21,15 +21,28 @@ if TYPE_CHECKING:
 def diff(before: str, after: str, output: str) -> int:
     """Compare two capability snapshots; each is HOST:PORT or a file that `rollout snapshot` wrote.
 
+    docs/reasons.md explains each code. Waivers and allowed differences are the rollout's; here everything counts.
+
     Exit codes: 0 nothing that blocks differs, 3 a difference blocks.
     """
     from rollout.cli.render import render_diff
-    from rollout.gates.capabilities import diff as differences
+    from rollout.gates.differences import diff as differences
+    from rollout.model.reasons import REASONS
     from rollout.model.verdict import Severity
 
     found = differences(read_snapshot(before, 10.0), read_snapshot(after, 10.0))
     if output == "json":
-        rows = [{"key": d.key, "before": d.before, "after": d.after, "severity": d.severity.value} for d in found]
+        rows = [
+            {
+                "severity": one.severity.value,
+                "code": one.code,
+                "key": one.key,
+                "before": one.before,
+                "after": one.after,
+                "remedy": REASONS[one.code].remedy,
+            }
+            for one in found
+        ]
         click.echo(json.dumps({"differences": rows}, indent=2))
     else:
         render_diff(console(), found)
