@@ -3,7 +3,7 @@
 import io
 import threading
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -19,6 +19,7 @@ from rollout.serving.collectors.interface import Fields
 from rollout.serving.engines.interface import Engine
 from rollout.serving.failures import AdmissionError, NonFiniteError
 from rollout.serving.pipeline import PictureRequest, draw
+from rollout.serving.stopwatch import Stopwatch
 
 if TYPE_CHECKING:
     import onnxruntime as ort
@@ -32,6 +33,10 @@ _CONTRAST_MIN = 4.0
 
 class Subject(Protocol):
     """Something that can be made to do the same work again and again."""
+
+    @property
+    def device_s(self) -> float:
+        """Seconds spent inside the runtime's calls so far; a caller takes differences."""
 
     def work(self) -> bytes:
         """Do the work once; the same bytes come out every time.
@@ -52,6 +57,11 @@ class PictureSubject:
     """An engine that draws. See `Subject`."""
 
     engine: Engine
+
+    @property
+    def device_s(self) -> float:
+        """See `Engine.device_s`."""
+        return self.engine.device_s
 
     def work(self) -> bytes:
         """See `Subject.work`."""
@@ -80,13 +90,20 @@ class ModelSubject:
     """The providers that were asked for; None where a foreign program made the session."""
     model_digest: str
     """Empty where nobody knows."""
+    stopwatch: Stopwatch = field(default_factory=Stopwatch, repr=False, compare=False)
+
+    @property
+    def device_s(self) -> float:
+        """See `Subject.device_s`: `InferenceSession.run`."""
+        return self.stopwatch.seconds
 
     def work(self) -> bytes:
         """See `Subject.work`."""
         from rollout.serving.strict_session import ORT_ERRORS  # noqa: PLC0415 - only where ONNX Runtime is used
 
         try:
-            outputs = [np.asarray(one) for one in self.session.run(None, dict(self.feeds))]
+            with self.stopwatch:
+                outputs = [np.asarray(one) for one in self.session.run(None, dict(self.feeds))]
         except ORT_ERRORS as error:
             raise PlatformError(f"ONNX Runtime failed: {' '.join(str(error).split())}") from error
         if not all(np.isfinite(one).all() for one in outputs if one.dtype.kind == "f"):
