@@ -1,5 +1,6 @@
 """Running a module in a process of its own: one that hangs, dies or prints for ever costs its answer, nothing else."""
 
+import ctypes
 import resource
 import signal
 import subprocess
@@ -62,6 +63,15 @@ def run_isolated(
         if code != 0:
             raise IsolatedError(f"{module} {_end(code)}{_last_words(_content(said))}")
         return _content(answer)
+
+
+def end_with_parent() -> None:
+    """In a child: be killed when the parent ends, however it ends; a call that hangs in a driver would else stay."""
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
+_PR_SET_PDEATHSIG = 1
+"""linux/prctl.h. The signal comes when the thread ends that started the child; here it waits for the child."""
 
 
 def _content(file: IO[bytes]) -> bytes:
