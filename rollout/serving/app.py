@@ -172,21 +172,13 @@ class ImageServer:
         phase_ms = {**answer.phase_ms, "total": (perf_counter() - started) * 1e3}
         self.metrics.observe_phases(phase_ms)
         self.metrics.observe_device(answer.device_s, provider=engine.provider)
-        self._note_pace(pace, wanted, device_s=answer.device_s)
+        pace.note(shape_of(wanted), answer.device_s)
+        self.metrics.set_pace(pace.ratio)
+        self.metrics.set_degraded(DegradedReason.LATENCY, degraded=pace.slow)
         headers = {SERVER_TIMING: _server_timing(phase_ms, device_s=answer.device_s), HEADER_PROVIDER: engine.provider}
         if gpus := self._gpus():
             headers[HEADER_GPU_MEMORY] = str(sum(gpus.memory_used_bytes))
         return Response(answer.body, media_type="application/json", headers=headers)
-
-    def _note_pace(self, pace: Pace, wanted: PictureRequest, *, device_s: float) -> None:
-        was_slow = pace.slow
-        pace.note(shape_of(wanted), device_s)
-        self.metrics.set_pace(pace.ratio)
-        self.metrics.set_degraded(DegradedReason.LATENCY, degraded=pace.slow)
-        if pace.slow and not was_slow:
-            logger.warning("degraded, latency: requests take %.1f times their best device time", pace.ratio)
-        if was_slow and not pace.slow:
-            logger.warning("no longer degraded, latency: requests take %.1f times their best device time", pace.ratio)
 
     def _gpus(self) -> DeviceSample | None:
         return self.device_watch.latest() if self.device_watch else None
