@@ -39,6 +39,10 @@ class ProviderLostError(AdmissionError):
         super().__init__(text, code="provider_dropped")
 
 
+class PlacementLostError(AdmissionError):
+    """Work that was admitted on the device is done, or its results lie, on the host."""
+
+
 class QueueFullError(UnavailableError):
     """As many requests wait as are allowed; a later one may be taken."""
 

@@ -29,7 +29,7 @@ def run_isolated(
 
     Args:
         module: Run as `python -m`.
-        arguments: Before the descriptor.
+        arguments: Before the two that this function adds: its own process id, for `end_with`, and the descriptor.
         request: The child's standard input.
         limit_s: Seconds after which the child is killed, with all that it started.
         file_bytes_max: The largest file that it may write.
@@ -43,7 +43,7 @@ def run_isolated(
         asked.seek(0)
         try:
             child = subprocess.Popen(
-                [sys.executable, "-m", module, *arguments, str(answer.fileno())],
+                [sys.executable, "-m", module, *arguments, str(os.getpid()), str(answer.fileno())],
                 stdin=asked,
                 stdout=said,
                 stderr=said,

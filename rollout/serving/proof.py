@@ -22,7 +22,7 @@ from rollout.serving.judge import judge
 from rollout.serving.messages import fallback_signs, listening
 from rollout.serving.plans.cache_watch import CacheState, read_cache, rebuilt
 from rollout.serving.self_test import run_self_test, warm_up
-from rollout.serving.snapshot import build_snapshot
+from rollout.serving.snapshot import DEVICE_TIME_FIELD, build_snapshot
 from rollout.serving.subject import Subject
 
 S = TypeVar("S", bound=Subject)
@@ -149,6 +149,7 @@ def _exercised(
     except AdmissionError as error:
         return subject, Reason(code=error.code, text=str(error)), shown
     shown["self_test.latency_s"] = ok(round(test.latency_s, 4), f"{_CLOCK} around the fastest warm repetition")
+    shown[DEVICE_TIME_FIELD] = ok(round(test.device_s, 6), f"{_CLOCK} in the runtime's calls, least repetition")
     shown["self_test.repetitions"] = ok(test.repetitions, "warm self-test")
     shown["self_test.utilisation"] = _utilisation(watch, since=begun)
     return subject, None, shown

@@ -51,7 +51,6 @@ def prove_isolated(request: ProofRequest, *, limit_s: float) -> AdmissionReport:
     try:
         answer = run_isolated(
             __name__,
-            str(os.getpid()),
             request=request.model_dump_json(by_alias=True).encode(),
             limit_s=limit_s,
             file_bytes_max=FILE_BYTES_MAX,

@@ -12,8 +12,12 @@ from rollout.serving.engines.interface import GUIDANCE_SCALE
 from rollout.serving.options import ServeOptions
 from rollout.serving.scheduler import SCHEDULER_NAME
 
+DEVICE_TIME_FIELD = "self_test.device_s"
+"""Seconds inside the runtime's calls for the self-test's picture; what later requests are compared with."""
+
 MEASUREMENTS = frozenset(
     {
+        DEVICE_TIME_FIELD,
         "runtime.ort.placement.cpu_time_share",
         "self_test.latency_s",
         "self_test.repetitions",

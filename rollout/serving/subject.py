@@ -4,7 +4,7 @@ import io
 import threading
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any, Protocol
@@ -21,6 +21,7 @@ from rollout.serving.collectors.interface import Fields
 from rollout.serving.engines.interface import Engine
 from rollout.serving.failures import AdmissionError, NonFiniteError
 from rollout.serving.pipeline import PictureRequest, draw
+from rollout.serving.stopwatch import Stopwatch
 
 if TYPE_CHECKING:
     import onnxruntime as ort
@@ -34,6 +35,10 @@ _CONTRAST_MIN = 4.0
 
 class Subject(Protocol):
     """Something that can be made to do the same work again and again."""
+
+    @property
+    def device_s(self) -> float:
+        """Seconds spent inside the runtime's calls so far; a caller takes differences."""
 
     def work(self) -> bytes:
         """Do the work once; the same bytes come out every time.
@@ -54,6 +59,11 @@ class PictureSubject:
     """An engine that draws. See `Subject`."""
 
     engine: Engine
+
+    @property
+    def device_s(self) -> float:
+        """See `Engine.device_s`."""
+        return self.engine.device_s
 
     def work(self) -> bytes:
         """See `Subject.work`."""
@@ -84,13 +94,20 @@ class ModelSubject:
     """Empty where nobody knows."""
     profiles: "TemporaryDirectory[str] | None" = None
     """Where the session writes its profile, to be removed; None where it writes none, or its owner keeps it."""
+    stopwatch: Stopwatch = field(default_factory=Stopwatch, repr=False, compare=False)
+
+    @property
+    def device_s(self) -> float:
+        """See `Subject.device_s`: `InferenceSession.run`."""
+        return self.stopwatch.seconds
 
     def work(self) -> bytes:
         """See `Subject.work`."""
         from rollout.serving.strict_session import ORT_ERRORS  # noqa: PLC0415 - only where ONNX Runtime is used
 
         try:
-            outputs = [np.asarray(one) for one in self.session.run(None, dict(self.feeds))]
+            with self.stopwatch:
+                outputs = [np.asarray(one) for one in self.session.run(None, dict(self.feeds))]
         except ORT_ERRORS as error:
             raise PlatformError(f"ONNX Runtime failed: {' '.join(str(error).split())}") from error
         if not all(np.isfinite(one).all() for one in outputs if one.dtype.kind == "f"):

@@ -20,11 +20,12 @@ from rollout.serving.engines.interface import Floats, check_cancelled, guided, r
 from rollout.serving.engines.ort_fields import placement_fields, runtime_fields
 from rollout.serving.engines.ort_plans import place_unet
 from rollout.serving.engines.ort_sessions import open_session
-from rollout.serving.failures import ProviderLostError
+from rollout.serving.failures import PlacementLostError
 from rollout.serving.model_cache import load_converted_unet, load_weights
 from rollout.serving.options import GuidanceMode, Precision, ServeOptions, SessionLifetime
 from rollout.serving.scheduler import EulerSchedule
-from rollout.serving.strict_session import ORT_ERRORS, check_providers
+from rollout.serving.stopwatch import Stopwatch
+from rollout.serving.strict_session import ORT_ERRORS, check_placement, check_providers
 from rollout.serving.template import Part, load_template
 
 _HOST = "cpu"
@@ -35,8 +36,8 @@ _DEVICE = 0
 class OrtEngine:
     """Graphs and weights in memory, verified, and the sessions over them. See `Engine`.
 
-    `shared` holds one session per part; with per-request sessions it serves the collectors only. Inputs and outputs
-    are bound to the device that the sessions compute on.
+    `shared` holds one session per part; with per-request sessions it serves the collectors, and as a yardstick. Inputs
+    and outputs are bound to the device that the sessions compute on.
     """
 
     graphs: dict[Part, bytes | Path] = field(repr=False)
@@ -49,11 +50,17 @@ class OrtEngine:
     """Where the engine plan lies that the policy orders; None where it orders none."""
     profiles: tempfile.TemporaryDirectory[str] | None
     """Where the sessions' profiles go until `fields` is asked for; None where they are made for each request."""
+    stopwatch: Stopwatch = field(default_factory=Stopwatch, repr=False, compare=False)
 
     @property
     def provider(self) -> str:
         """The first execution provider that was asked for."""
         return self.options.admission.providers[0].value
+
+    @property
+    def device_s(self) -> float:
+        """See `Engine.device_s`: binding inputs, `run_with_iobinding`, and copying the output to the host."""
+        return self.stopwatch.seconds
 
     @property
     def device(self) -> str:
@@ -76,7 +83,8 @@ class OrtEngine:
     ) -> Floats:
         """See `Engine.denoise`. The text states lie on the device for all steps."""
         latents = schedule.initial_latents(noise)
-        states = self._bound_states(text_states, count=len(noise))
+        with self.stopwatch:
+            states = self._bound_states(text_states, count=len(noise))
         with self._session(Part.UNET) as session:
             for step, timestep in enumerate(schedule.timesteps):
                 check_cancelled(cancelled, step=step, steps=len(schedule.timesteps))
@@ -107,6 +115,7 @@ class OrtEngine:
         Raises:
             AdmissionError: A per-request session could not be made as asked for.
             ProviderLostError: The session no longer runs on the requested providers.
+            PlacementLostError: A per-request session puts more nodes on the CPU than the admitted one.
         """
         match self.options.session:
             case SessionLifetime.SHARED:
@@ -115,6 +124,7 @@ class OrtEngine:
                 session = open_session(
                     self.graphs[part], weights=self.weights, options=self.options, profile_prefix=None
                 )
+                check_placement(session, admitted=self.shared[part])
             case _ as unknown:
                 assert_never(unknown)
         yield session
@@ -152,16 +162,18 @@ class OrtEngine:
         """Run with inputs and outputs bound to the device, and copy the one output to the host.
 
         Raises:
-            ProviderLostError: The output lies elsewhere: a binding to a device that is not used is not refused.
+            PlacementLostError: The output lies elsewhere: a binding to a device that is not used is not refused.
             PlatformError: The runtime failed.
         """
         try:
-            output = self._bound_output(session, feeds)
-            if output.device_name() != self.device:
-                raise ProviderLostError(f"an output bound to {self.device} lies on {output.device_name()}")
-            values: Floats = output.numpy()
+            with self.stopwatch:
+                output = self._bound_output(session, feeds)
+                values: Floats = output.numpy()
         except ORT_ERRORS as error:
             raise runtime_failure("ONNX Runtime", error) from error
+        if output.device_name() != self.device:
+            text = f"an output bound to {self.device} lies on {output.device_name()}"
+            raise PlacementLostError(text, code="output_off_device")
         return values
 
     def _bound_output(self, session: ort.InferenceSession, feeds: Mapping[str, Any]) -> ort.OrtValue:
