@@ -229,6 +229,11 @@ REASONS: Mapping[str, Explained] = MappingProxyType(
             "Other operators than the incumbent's run on the CPU; fusions rename them.",
             "Look for heavy ones. How much runs there tell the shares, and a heavy operator is refused at admission.",
         ),
+        "placement_unmeasured": _warn(
+            "Where nodes run after fusion was measured for the incumbent, and is not for the candidate.",
+            "Sessions that live for one request are not profiled. Name the field in `capabilities.required` where it "
+            "must be told.",
+        ),
         "attention_changed": _warn(
             "Attention is computed by other kernels or processors, or in another number of steps.",
             "Compare `model.unet.attention.*` with what the release was meant to change.",
