@@ -47,9 +47,8 @@ _ON_OFF = click.Choice(["on", "off"])
 @click.option(
     "--attention",
     type=click.Choice(["sdpa", "eager", "sliced"]),
-    default="sdpa",
-    show_default=True,
-    help="How diffusers computes attention: fused, in steps, or one head at a time.",
+    help="How the UNet computes attention: fused, in steps, or (diffusers) one head at a time.  [default: sdpa; eager "
+    "for ort on the CPU]",
 )
 @click.option(
     "--graph-optimization",
@@ -137,7 +136,7 @@ def serve(
     cache: Path | None,
     admission: str,
     engine: str,
-    attention: str,
+    attention: str | None,
     graph_optimization: str,
     arena: str,
     guidance: str,
@@ -178,7 +177,7 @@ def serve(
         matrix=demanded.matrix,
         engine_cache=demanded.engine_cache,
         engine=choices.EngineKind(engine),
-        attention=choices.Attention(attention),
+        attention=choices.Attention(attention) if attention else None,
         graph_optimization=choices.GraphOptimization(graph_optimization),
         arena=arena == "on",
         guidance=choices.GuidanceMode(guidance),

@@ -17,7 +17,7 @@ from typing import assert_never
 from rollout.errors import ConfigError, InvariantError
 from rollout.model.canonical import digest_bytes, digest_json
 from rollout.serving.options import Precision
-from rollout.serving.template import WEIGHTS_LOCATION, ModelTemplate, Part
+from rollout.serving.template import WEIGHTS_LOCATION, ModelTemplate
 from rollout.serving.weights import generate_weights
 
 logger = logging.getLogger(__name__)
@@ -47,8 +47,14 @@ def load_weights(template: ModelTemplate, *, cache: Path) -> bytes:
     return content
 
 
-def load_converted_unet(template: ModelTemplate, weights: bytes, *, precision: Precision, cache: Path) -> bytes:
-    """Return the UNet in another precision with its weights inside, from the cache or converted anew (about a second).
+def load_converted_unet(graph: bytes, weights: bytes, *, precision: Precision, cache: Path) -> bytes:
+    """Return a UNet in another precision with its weights inside, from the cache or converted anew (about a second).
+
+    Args:
+        graph: The UNet in 32 bits, its weights outside.
+        weights: The content of the weights file.
+        precision: Another than 32 bits.
+        cache: The cache folder.
 
     Raises:
         ConfigError: The cache folder cannot be used, or the `onnx` package that the conversion needs is missing.
@@ -56,8 +62,8 @@ def load_converted_unet(template: ModelTemplate, weights: bytes, *, precision: P
     import onnxruntime  # noqa: PLC0415 - a heavy import that only converted graphs need here
 
     source = {
-        "graph": template.graph_digests[Part.UNET],
-        "weights": template.weights_digest,
+        "graph": digest_bytes(graph),
+        "weights": digest_bytes(weights),
         "onnxruntime": onnxruntime.__version__,
     }
     path_name = f"unet-{precision}-{_short(digest_json(source))}.onnx"
@@ -67,7 +73,7 @@ def load_converted_unet(template: ModelTemplate, weights: bytes, *, precision: P
         expected = digest_path.read_text().strip() if digest_path.exists() else ""
         content = _read_verified(path, expected=expected)
         if content is None:
-            content = _converted(template.graphs[Part.UNET], weights, precision)
+            content = _converted(graph, weights, precision)
             _replace(path, content)
             _replace(digest_path, digest_bytes(content).encode())
     return content

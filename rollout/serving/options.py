@@ -16,7 +16,7 @@ class EngineKind(StrEnum):
 
 
 class Attention(StrEnum):
-    """How diffusers computes attention: in one fused kernel, in steps, or in slices of one head."""
+    """How the UNet computes attention: in one fused kernel, in steps, or in slices of one head."""
 
     SDPA = "sdpa"
     EAGER = "eager"
@@ -96,7 +96,8 @@ class ServeOptions:
     """The folder of engine plans that the admission policy names."""
     host: str = "127.0.0.1"
     engine: EngineKind = EngineKind.ORT
-    attention: Attention = Attention.SDPA
+    attention: Attention | None = None
+    """None: fused, but for ONNX Runtime on the CPU, which computes the graph as it was exported, in steps."""
     graph_optimization: GraphOptimization = GraphOptimization.ALL
     arena: bool = True
     guidance: GuidanceMode = GuidanceMode.BATCHED
@@ -127,7 +128,7 @@ ENGINE_OPTIONS: dict[EngineKind, frozenset[str]] = {
             "plans",
         }
     ),
-    EngineKind.DIFFUSERS: frozenset({"attention"}),
+    EngineKind.DIFFUSERS: frozenset(),
 }
 """Options that one engine alone knows."""
 
@@ -140,6 +141,20 @@ ENGINE_PRECISIONS: dict[EngineKind, frozenset[Precision]] = {
 }
 
 
+ENGINE_ATTENTIONS: dict[EngineKind, frozenset[Attention]] = {
+    EngineKind.ORT: frozenset({Attention.SDPA, Attention.EAGER}),
+    EngineKind.DIFFUSERS: frozenset(Attention),
+}
+
+
+def attention_of(options: ServeOptions) -> Attention:
+    """Return how a release computes attention."""
+    if options.attention is not None:
+        return options.attention
+    on_cpu = options.admission.profile is Profile.DEVELOPMENT_CPU
+    return Attention.EAGER if options.engine is EngineKind.ORT and on_cpu else Attention.SDPA
+
+
 def misfits(options: ServeOptions) -> list[str]:
     """Name the options that the engine would ignore, by their flags; a release must not promise what is not."""
     foreign = frozenset[str]().union(*(known for engine, known in ENGINE_OPTIONS.items() if engine != options.engine))
@@ -147,5 +162,8 @@ def misfits(options: ServeOptions) -> list[str]:
         foreign |= GPU_OPTIONS
     changed = [one.name for one in fields(options) if one.name in foreign and getattr(options, one.name) != one.default]
     wrong = [f"--{name.replace('_', '-')}" for name in sorted(changed)]
-    known = options.precision in ENGINE_PRECISIONS[options.engine]
-    return wrong if known else [*wrong, f"--precision {options.precision}"]
+    if options.precision not in ENGINE_PRECISIONS[options.engine]:
+        wrong.append(f"--precision {options.precision}")
+    if attention_of(options) not in ENGINE_ATTENTIONS[options.engine]:
+        wrong.append(f"--attention {options.attention}")
+    return wrong

@@ -207,7 +207,7 @@ def _size(name: str, dimension: int | str | None, dimensions: Mapping[str, int])
     return dimensions[dimension]
 
 
-def _ended_profile(session: "ort.InferenceSession") -> list[Path]:
+def _ended_profile(session: "ort.InferenceSession") -> dict[str, Path]:
     """End the profiling of a session and return its file; none where it was not profiled."""
     profiled = Path(session.end_profiling() or "")
-    return [profiled] if profiled.is_file() else []
+    return {"model": profiled} if profiled.is_file() else {}

@@ -27,7 +27,7 @@ from rollout.serving.engines.torch_networks import NETWORKS, TOKENS
 from rollout.serving.failures import AdmissionError
 from rollout.serving.messages import fallback_signs
 from rollout.serving.model_cache import load_weights
-from rollout.serving.options import Attention, GuidanceMode, Precision, ServeOptions
+from rollout.serving.options import Attention, GuidanceMode, Precision, ServeOptions, attention_of
 from rollout.serving.reading import read
 from rollout.serving.scheduler import EulerSchedule
 from rollout.serving.stopwatch import Stopwatch
@@ -186,7 +186,7 @@ def load_diffusers(options: ServeOptions) -> DiffusersEngine:
         network = build()
         _fill(network, part, template.tensors, weights)
         networks[part] = network.eval().to(device, dtype if part is Part.UNET else torch.float32)
-    networks[Part.UNET].unet.set_attn_processor(_processor(options.attention))
+    networks[Part.UNET].unet.set_attn_processor(_processor(attention_of(options)))
     return DiffusersEngine(
         networks=networks, weights_digest=template.weights_digest, device=device, dtype=dtype, options=options
     )

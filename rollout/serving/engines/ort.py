@@ -12,6 +12,7 @@ import numpy as np
 import onnxruntime as ort
 from numpy.typing import NDArray
 
+from rollout.errors import ConfigError
 from rollout.model.admission import Profile, Provider
 from rollout.model.canonical import digest_bytes
 from rollout.model.snapshot import Capability, failed, ok
@@ -21,8 +22,9 @@ from rollout.serving.engines.ort_fields import placement_fields, runtime_fields
 from rollout.serving.engines.ort_plans import place_unet
 from rollout.serving.engines.ort_sessions import open_session
 from rollout.serving.failures import PlacementLostError
+from rollout.serving.fused_attention import with_fused_attention
 from rollout.serving.model_cache import load_converted_unet, load_weights
-from rollout.serving.options import GuidanceMode, Precision, ServeOptions, SessionLifetime
+from rollout.serving.options import Attention, GuidanceMode, Precision, ServeOptions, SessionLifetime, attention_of
 from rollout.serving.scheduler import EulerSchedule
 from rollout.serving.stopwatch import Stopwatch
 from rollout.serving.strict_session import ORT_ERRORS, check_placement, check_providers
@@ -209,11 +211,27 @@ class OrtEngine:
     def _placement_fields(self) -> Fields:
         sessions = {part.value: session for part, session in self.shared.items()}
         if self.profiles is None:
-            return placement_fields(sessions, [])
+            return placement_fields(sessions, {})
         with self.profiles as folder:
             for session in self.shared.values():
                 session.end_profiling()
-            return placement_fields(sessions, sorted(Path(folder).iterdir()))
+            return placement_fields(sessions, {part: next(Path(folder).glob(f"{part}_*")) for part in sessions})
+
+
+def _unet(graph: bytes, weights: bytes, options: ServeOptions) -> bytes:
+    """Return the UNet's graph as the release computes it."""
+    match attention_of(options):
+        case Attention.SDPA:
+            graph = with_fused_attention(graph)
+        case Attention.EAGER:
+            pass  # As it was exported.
+        case Attention.SLICED:
+            raise ConfigError("ONNX Runtime does not compute attention in slices")
+        case _ as unknown:
+            assert_never(unknown)
+    if options.precision is Precision.FP32:
+        return graph
+    return load_converted_unet(graph, weights, precision=options.precision, cache=options.cache)
 
 
 def load_ort(options: ServeOptions) -> OrtEngine:
@@ -231,9 +249,9 @@ def load_ort(options: ServeOptions) -> OrtEngine:
     if plans is not None:
         placed = place_unet(template, options, folder=Path(plans.name))
         graphs[Part.UNET], graph_digests[Part.UNET] = placed, digest_bytes(placed.read_bytes())
-    elif options.precision is not Precision.FP32:
-        converted = load_converted_unet(template, weights, precision=options.precision, cache=options.cache)
-        graphs[Part.UNET], graph_digests[Part.UNET] = converted, digest_bytes(converted)
+    else:
+        graphs[Part.UNET] = unet = _unet(template.graphs[Part.UNET], weights, options)
+        graph_digests[Part.UNET] = digest_bytes(unet)
     profiles = tempfile.TemporaryDirectory() if options.session is SessionLifetime.SHARED else None
     shared = {
         part: open_session(

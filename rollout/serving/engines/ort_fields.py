@@ -2,7 +2,7 @@
 
 import json
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -62,12 +62,12 @@ def runtime_fields(session: ort.InferenceSession, *, requested: Sequence[str] | 
     }
 
 
-def placement_fields(sessions: Mapping[str, ort.InferenceSession], profiles: Iterable[Path]) -> Fields:
+def placement_fields(sessions: Mapping[str, ort.InferenceSession], profiles: Mapping[str, Path]) -> Fields:
     """Tell where nodes run: before fusion as the runtime assigned them, after it as the profiles show.
 
     Args:
         sessions: By the part of the model; the attention of `unet` is looked at, or of the only one there is.
-        profiles: Of the sessions' warm-up; empty where they were not profiled.
+        profiles: Of the sessions' warm-up, by part; empty where they were not profiled.
     """
     try:
         placed = {part: _placed_nodes(session) for part, session in sessions.items()}
@@ -77,30 +77,30 @@ def placement_fields(sessions: Mapping[str, ort.InferenceSession], profiles: Ite
     else:
         assigned = _assigned(placed)
     try:
-        timed = kernel_times(profiles)
+        timed = {part: kernel_times(path) for part, path in profiles.items()}
     except (OSError, ValueError, KeyError, TypeError) as error:
         return {**assigned, **dict.fromkeys(_TIMED, failed(_PROFILE_SOURCE, f"{type(error).__name__}: {error}"))}
     return {**assigned, **_timed(timed)}
 
 
-def kernel_times(profiles: Iterable[Path]) -> KernelTimes:
+def kernel_times(profile: Path) -> KernelTimes:
     """Add up the time inside nodes.
 
     Raises:
-        OSError, ValueError, KeyError, TypeError: A profile is not what ONNX Runtime writes.
+        OSError, ValueError, KeyError, TypeError: The profile is not what ONNX Runtime writes.
     """
     nodes: dict[tuple[str, str], set[str]] = {}
     duration_us: Counter[tuple[str, str]] = Counter()
-    for path in profiles:
-        for event in json.loads(path.read_text()):
-            if event.get("cat") == "Node" and event["name"].endswith(_KERNEL_SUFFIX):
-                where = event["args"]["provider"], event["args"]["op_name"]
-                nodes.setdefault(where, set()).add(f"{path}/{event['name']}")
-                duration_us[where] += int(event["dur"])
+    for event in json.loads(profile.read_text()):
+        if event.get("cat") == "Node" and event["name"].endswith(_KERNEL_SUFFIX):
+            where = event["args"]["provider"], event["args"]["op_name"]
+            nodes.setdefault(where, set()).add(event["name"])
+            duration_us[where] += int(event["dur"])
     return {where: (len(names), duration_us[where]) for where, names in nodes.items()}
 
 
-_ASSIGNED = ("model.unet.attention.fused", "model.unet.attention.softmax_count", "runtime.ort.placement.cpu_share")
+_FUSED = "model.unet.attention.fused"
+_ASSIGNED = (_FUSED, "model.unet.attention.softmax_count", "runtime.ort.placement.cpu_share")
 _TIMED = ("runtime.ort.placement.cpu_ops", "runtime.ort.placement.memcpy_nodes", "runtime.ort.placement.cpu_time_share")
 
 
@@ -117,22 +117,34 @@ def _assigned(placed: Mapping[str, Counter[tuple[str, str]]]) -> Fields:
         share = ok(round(providers[CPU] / total, 6), _PLACEMENT_SOURCE)
     else:
         share = failed(_PLACEMENT_SOURCE, "the runtime reported no nodes")
-    fused = any(unet[op] for op in FUSED_ATTENTION_OPS) and not unet["Softmax"]
     return {
-        "model.unet.attention.fused": ok(fused, _PLACEMENT_SOURCE),
+        _FUSED: _fused(unet, _PLACEMENT_SOURCE),
         "model.unet.attention.softmax_count": ok(unet["Softmax"], _PLACEMENT_SOURCE),
         "runtime.ort.placement.cpu_share": share,
     }
 
 
-def _timed(times: KernelTimes) -> Fields:
+def _fused(ops: Collection[str], source: str) -> Capability:
+    """Tell whether attention is computed by fused operators alone."""
+    return ok(bool(FUSED_ATTENTION_OPS.intersection(ops)) and "Softmax" not in ops, source)
+
+
+def _timed(profiled: Mapping[str, KernelTimes]) -> Fields:
+    times: dict[tuple[str, str], tuple[int, int]] = {}
+    for part in profiled.values():
+        for where, (count, duration_us) in part.items():
+            before = times.get(where, (0, 0))
+            times[where] = before[0] + count, before[1] + duration_us
     total_us = sum(duration_us for _, duration_us in times.values())
     if not times or not total_us:
         return dict.fromkeys(_TIMED, unavailable(_PROFILE_SOURCE, "the sessions were not profiled, or ran no node"))
     cpu_us = sum(duration_us for (provider, _), (_, duration_us) in times.items() if provider == CPU)
     copies = sum(count for (_, op), (count, _) in times.items() if op.startswith(_MEMCPY_PREFIX))
     ops, memcpy_nodes, cpu_time_share = _TIMED
+    unet = {op for _, op in profiled.get("unet", next(iter(profiled.values())))}
     return {
+        # What ran, after the runtime's own fusions, in place of what was assigned before them.
+        _FUSED: _fused(unet, _PROFILE_SOURCE),
         ops: ok(sorted({op for provider, op in times if provider == CPU}), _PROFILE_SOURCE),
         memcpy_nodes: ok(copies, _PROFILE_SOURCE),
         cpu_time_share: ok(round(cpu_us / total_us, 6), _PROFILE_SOURCE),

@@ -12,6 +12,7 @@ from rollout.serving.collectors.container import _memory_limit
 from rollout.serving.collectors.driver import read_nodes
 from rollout.serving.collectors.table import COLLECTORS
 from rollout.serving.options import (
+    Attention,
     ExecutionMode,
     GraphOptimization,
     GuidanceMode,
@@ -30,6 +31,7 @@ REGRESSIONS = [
     {"spinning": True},
     {"execution": ExecutionMode.PARALLEL},
     {"session": SessionLifetime.PER_REQUEST},
+    {"attention": Attention.SDPA},
     {"precision": Precision.INT8},
     {"precision": Precision.FP16},
     {"prediction": Prediction.V_PREDICTION},
@@ -69,6 +71,13 @@ def test_the_snapshot_says_what_the_session_does(snapshot):
     assert fields["policy.profile"].value == "development-cpu"
     assert snapshot.measurements["runtime.ort.placement.cpu_time_share"].value == 1.0
     assert all(field.status is not CapabilityStatus.ERROR for field in fields.values())
+
+
+def test_fused_attention_is_one_operator_and_no_softmax_is_left(proven, options):
+    fields = proven(dataclasses.replace(options, attention=Attention.SDPA)).snapshot.fields
+    assert fields["model.unet.attention.fused"].value is True
+    assert fields["model.unet.attention.softmax_count"].value == 0
+    assert "MultiHeadAttention" in fields["runtime.ort.placement.cpu_ops"].value
 
 
 def test_a_session_for_each_request_has_no_profile_and_says_so(proven, options):

@@ -7,7 +7,7 @@ from rollout.errors import ConfigError
 from rollout.model.canonical import digest_bytes
 from rollout.serving.model_cache import load_converted_unet, load_weights
 from rollout.serving.options import Precision
-from rollout.serving.template import load_template
+from rollout.serving.template import Part, load_template
 
 
 def _weights_file(cache: Path) -> Path:
@@ -77,7 +77,7 @@ def test_a_cache_that_cannot_be_a_folder_is_refused_with_advice(tmp_path):
 def test_a_corrupt_converted_model_is_made_anew(tmp_path, precision):
     template = load_template()
     weights = load_weights(template, cache=tmp_path)
-    good = load_converted_unet(template, weights, precision=precision, cache=tmp_path)
+    good = load_converted_unet(template.graphs[Part.UNET], weights, precision=precision, cache=tmp_path)
     (path,) = (tmp_path / "models").glob("unet-*.onnx")
     path.write_bytes(b"not a model")
-    assert load_converted_unet(template, weights, precision=precision, cache=tmp_path) == good
+    assert load_converted_unet(template.graphs[Part.UNET], weights, precision=precision, cache=tmp_path) == good

@@ -3,16 +3,19 @@ import io
 import threading
 
 import numpy as np
+import onnx
 import onnxruntime
 import pytest
 from PIL import Image
 
 from rollout.cli.files import load_admission
+from rollout.errors import ConfigError
 from rollout.serving import pipeline
 from rollout.serving.engines.ort import load_ort
 from rollout.serving.engines.ort_sessions import open_session
 from rollout.serving.failures import AdmissionError, NonFiniteError, WorkCancelledError
-from rollout.serving.options import GuidanceMode, Precision, Prediction, SessionLifetime
+from rollout.serving.fused_attention import with_fused_attention
+from rollout.serving.options import Attention, GuidanceMode, Precision, Prediction, SessionLifetime
 from rollout.serving.pipeline import PictureRequest, draw
 from rollout.serving.self_test import run_self_test, warm_up
 from rollout.serving.subject import PictureSubject
@@ -88,6 +91,20 @@ def test_non_finite_weights_give_an_error_and_no_picture(model, options):
     shared[Part.UNET] = open_session(model.graphs[Part.UNET], weights=poisoned, options=options, profile_prefix=None)
     with pytest.raises(NonFiniteError, match="UNet"):
         _picture(dataclasses.replace(model, shared=shared))
+
+
+def test_fused_attention_draws_the_same_picture(model, options, psnr):
+    fused = load_ort(dataclasses.replace(options, attention=Attention.SDPA))
+    assert psnr(_picture(model), _picture(fused)) > 45
+
+
+@pytest.mark.parametrize("op", ["Relu", "Softmax"])
+def test_graph_whose_attention_is_not_known_is_refused_and_not_half_fused(op):
+    nodes = [onnx.helper.make_node(op, ["x"], ["y"])]
+    ends = [onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, [1, 2]) for name in "xy"]
+    graph = onnx.helper.make_model(onnx.helper.make_graph(nodes, "g", ends[:1], ends[1:])).SerializeToString()
+    with pytest.raises(ConfigError, match="known here"):
+        with_fused_attention(graph)
 
 
 def test_a_wrong_prediction_type_draws_a_wrong_picture(model, options, psnr):

@@ -87,7 +87,7 @@ def test_naming_the_command_loads_no_server():
     [
         (["--engine", "diffusers", "--arena", "off"], "engine diffusers does not know --arena"),
         (["--engine", "diffusers", "--precision", "int8"], "engine diffusers does not know --precision int8"),
-        (["--attention", "eager"], "engine ort does not know --attention under profile gpu"),
+        (["--attention", "sliced"], "engine ort does not know --attention sliced under profile gpu"),
         (
             ["--admission", "development-cpu", "--tf32", "off", "--gpu-memory-limit", "9"],
             "engine ort does not know --gpu-memory-limit, --tf32 under profile development-cpu",
