@@ -40,6 +40,7 @@ BLIND = {
     "capabilities": {
         "required": ["model.weights.digest"],
         "allowed_differences": ["gpu.*", "model.*", "policy.*", "runtime.*"],
+        "waivers": [],
     },
     "load": None,
 }

@@ -46,7 +46,10 @@ COMMANDS: dict[str, tuple[str, str]] = {
         "rollout.cli.commands.judge:judge",
         "Judge pairs that were measured elsewhere (CSV, Parquet).",
     ),
-    "snapshot": ("rollout.cli.commands.measure:snapshot", "Print a server's capability snapshot."),
+    "snapshot": (
+        "rollout.cli.commands.snapshot:snapshot",
+        "Print what a server, or this container, proves; --serve answers with it.",
+    ),
     "pause": ("rollout.cli.commands.speak:pause", "Hold the current run where it is."),
     "resume": ("rollout.cli.commands.speak:resume", "Let a paused run go on."),
     "approve": ("rollout.cli.commands.speak:approve", "Say yes where a run waits for a person."),

@@ -5,10 +5,11 @@ import stat
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import date
 from importlib import resources
 from pathlib import Path
 
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 
 from rollout.cli.file_problems import KeyPath, Problem, refusal
 from rollout.cli.json_schemas import MODELS, json_schema, model_schema
@@ -22,6 +23,7 @@ from rollout.model.prompts import PromptSet
 from rollout.model.release import Release
 from rollout.model.snapshot import CapabilitySnapshot, parse_snapshot
 from rollout.model.stack import Stack
+from rollout.model.waiver import Waiver, stale
 
 __all__ = [
     "FILE_BYTES_MAX",
@@ -175,11 +177,11 @@ def load_lines(path: Path) -> list[str]:
     return _decoded(sys.stdin.buffer.read(FILE_BYTES_MAX + 1) if is_stdin else _bytes(path), path).splitlines()
 
 
-def load_any(path: Path) -> str:
+def load_any(path: Path, *, today: date) -> str:
     """Check a file of whatever kind its key `schema` says and return the kind, one of `MODELS`.
 
     Raises:
-        ConfigError: As for `load_policy`, or the file does not say a known kind.
+        ConfigError: As for `load_policy`, the file does not say a known kind, or a waiver in it has ended.
     """
     document = _document(path)
     said = document.value.get("schema") if isinstance(document.value, dict) else None
@@ -188,7 +190,7 @@ def load_any(path: Path) -> str:
             if model is CapabilitySnapshot:
                 load_snapshot_file(path)
             else:
-                validated(model, document, name=str(path))
+                _refuse_stale_waivers(validated(model, document, name=str(path)), document, path, today=today)
             return kind
     known = ", ".join(f"rollout.{kind}/v1" for kind in MODELS)
     place = document.places.get(("schema",), document.places[()])
@@ -213,6 +215,18 @@ def load_snapshot_file(path: Path) -> CapabilitySnapshot:
         raise refusal(str(path), complaint.problems(error)) from error
     except ValueError as error:
         raise refuse_unplaced(complaint, error, name=str(path)) from error
+
+
+def _refuse_stale_waivers(model: BaseModel, document: Document, path: Path, *, today: date) -> None:
+    inside: KeyPath = ()
+    waivers: list[Waiver] = []
+    if isinstance(model, Policy):
+        inside, waivers = ("capabilities", "waivers"), model.capabilities.waivers
+    elif isinstance(model, AdmissionPolicy):
+        inside, waivers = ("waivers",), model.waivers
+    found = {(*inside, place): text for place, text in stale(waivers, today=today).items()}
+    if found:
+        raise refusal(str(path), [Problem(place=document.places[key], path=key, text=found[key]) for key in found])
 
 
 def _load(model: type[Model], path: Path) -> Model:

@@ -10,7 +10,7 @@ import numpy as np
 from rollout.cli.exits import Exit
 from rollout.cli.files import LoadedStack
 from rollout.cli.wiring import build_lease, build_platform, build_protocol, build_router
-from rollout.control.open_run import SNAPSHOT_S
+from rollout.control.open_run import SNAPSHOT_S, refuse_stale_waivers
 from rollout.control.standing import Standing, left_over, standing
 from rollout.errors import ConfigError, EvidenceError, UnavailableError
 from rollout.evidence.baselines import BaselineStore
@@ -23,6 +23,7 @@ from rollout.model.policy import Approval, LoadDemand, Policy
 from rollout.model.prompts import PromptSet
 from rollout.model.release import Release
 from rollout.model.roles import all_on
+from rollout.model.waiver import day_of
 from rollout.report.as_json import plain
 from rollout.report.calibration import Costed, calibration_json, expectations, warnings
 from rollout.stats.forecast import EFFECTS, Question, ShapeNoise, calibration_of, noise_by_shape
@@ -85,9 +86,10 @@ def forecast(stack: LoadedStack, policy: Policy, prompts: PromptSet, release: Re
     """Look at what stands and tell what promote would do.
 
     Raises:
-        ConfigError: Nothing serves yet, or the release can never start here.
+        ConfigError: Nothing serves yet, the release can never start here, or a waiver has ended.
         EvidenceError: A journal is damaged.
     """
+    refuse_stale_waivers(policy, now=time.time())
     lease = build_lease(stack, policy)
     platform = build_platform(stack, lease)
     platform.check(release)
@@ -247,8 +249,8 @@ def _obstacles(
         detail = state.reason if isinstance(state, Absent) else "; ".join(one.detail for one in state.instances)
         found.append(f"the incumbent in {now.serving} is not ready ({detail}); `rollout rollback --stay` restores it")
     elif isinstance(stored, Baseline) and stored.latency_s and stored.measured_as(policy, prompts):
-        today = build_protocol(stack).fetch_snapshot(state.instances[0].address, timeout_s=SNAPSHOT_S)
-        problem = fallen(policy.capabilities, proven=stored.snapshot, today=today)
+        seen = build_protocol(stack).fetch_snapshot(state.instances[0].address, timeout_s=SNAPSHOT_S)
+        problem = fallen(policy.capabilities, proven=stored.snapshot, now=seen, today=day_of(time.time()))
         found += [problem] if problem else []
     try:
         weights = build_router(stack, lease).read().weights
@@ -262,7 +264,7 @@ def _obstacles(
 
 
 def _notes(policy: Policy, prompts: PromptSet) -> tuple[str, ...]:
-    gate = policy.latency
+    gate, today = policy.latency, day_of(time.time())
     allowed = (
         f"allowed: median x{gate.p50_ratio_max:g}, P{100 * gate.tail_quantile:g} of the ratio "
         f"x{gate.tail_ratio_max:g}, {100 * gate.slow_rate_promote:g}% slower than x{gate.slow_factor:g}; pictures at "
@@ -271,4 +273,5 @@ def _notes(policy: Policy, prompts: PromptSet) -> tuple[str, ...]:
     return (
         allowed,
         f"{len(prompts.prompts)} prompts, digest {prompts.digest[:19]}",
+        *(f"{one.what} is {one.told(today=today)}" for one in policy.capabilities.waivers),
     )

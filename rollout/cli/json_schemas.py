@@ -50,6 +50,8 @@ PATTERN_WORDS = MappingProxyType(
         r"^[1-9][0-9]*\.[0-9]+$": 'a CUDA version, such as "13.0"',
         r"^[1-9][0-9]*(\.[0-9]+\.[0-9]+)?$": 'a major or a full version in quotes, such as "9" or "9.12.0"',
         r"^[1-9][0-9]*(\.[0-9]+){2,3}$": 'a full version, such as "10.13.3"',
+        r"^[a-z0-9_]+(\.[a-z0-9_]+)*(\.\*)?$": "a reason code, or a field of the snapshot, such as "
+        '"gpu.driver.version" or "gpu.*"',
         r"^[^\s@]+@sha256:[0-9a-f]{64}$": 'an image by digest, "REPOSITORY@sha256:" and 64 hexadecimal digits',
     }
 )
@@ -162,6 +164,8 @@ def _bounds(here: Schema) -> Iterator[str]:
 
 
 def _allowed_text(here: Schema) -> str:
+    if here.get("format") == "date":
+        return 'a day in quotes, such as "2026-12-31"'
     pattern = here.get("pattern")
     if pattern is not None:
         return PATTERN_WORDS.get(pattern, f"text that matches {pattern}")

@@ -11,9 +11,10 @@ import click
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from rollout.cli.files import LoadedStack
+    from rollout.cli.files import LoadedAdmission, LoadedStack
     from rollout.control.world import Listener
     from rollout.model.policy import Policy
+    from rollout.serving.prover import ProofRequest
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -52,6 +53,53 @@ def output_option(command: F) -> F:
         show_default=True,
         help="json prints one object on stdout and nothing else there.",
     )(command)
+
+
+def admission_options(command: F) -> F:
+    """Add `--policy`, `--engine`, `--plans` and `--cache`, which say what a container must prove and by what."""
+    for option in (
+        click.option("--cache", type=click.Path(file_okay=False, path_type=Path), help="As for `rollout serve`."),
+        click.option(
+            "--plans",
+            type=click.Path(file_okay=False, path_type=Path),
+            help="Store of engine plans for the reference model, where the policy orders TensorRT.",
+        ),
+        click.option(
+            "--engine",
+            type=click.Choice(["ort", "diffusers"]),
+            default="ort",
+            show_default=True,
+            help="The runtime that draws the reference model; a policy's own model runs on ort.",
+        ),
+        click.option(
+            "--policy",
+            "policy_name",
+            default="gpu",
+            show_default=True,
+            help="An admission policy file, or one of gpu, tensorrt, development-cpu.",
+        ),
+    ):
+        command = option(command)
+    return command
+
+
+def proof_request(
+    demanded: "LoadedAdmission", *, engine: str, plans: Path | None, cache: Path | None
+) -> "ProofRequest":
+    """Return what `admission_options` ask for."""
+    from rollout.cli.serve import default_cache
+    from rollout.serving.options import EngineKind
+    from rollout.serving.prover import ProofRequest
+
+    return ProofRequest(
+        policy=demanded.policy,
+        engine=EngineKind(engine),
+        cache=str((cache or default_cache()).absolute()),
+        model=str(demanded.model or ""),
+        matrix=demanded.matrix,
+        engine_cache=str(demanded.engine_cache or ""),
+        plans=str(plans.absolute()) if plans else "",
+    )
 
 
 def load(stack_path: Path, policy_path: Path | None) -> "tuple[LoadedStack, Policy]":

@@ -5,10 +5,11 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from rollout.cli.progress import encodable
-from rollout.gates.capabilities import Difference
 from rollout.gates.cause import Suspect
+from rollout.gates.differences import Difference
 from rollout.model.inventory import Absent, LiveCounters
 from rollout.model.journal import RunKind
+from rollout.model.reasons import REASONS
 from rollout.model.roles import Slot, Weights
 from rollout.model.verdict import GateResult, Outcome, Severity
 from rollout.report import words
@@ -200,19 +201,22 @@ def render_smoke(console: "Console", smoked: Smoked) -> None:
 
 
 def render_diff(console: "Console", differences: Sequence[Difference]) -> None:
-    """Print how two capability snapshots differ, in the order given."""
+    """Print how two capability snapshots differ, in the order given, and what to do about what blocks."""
     page = Page(console)
     if not differences:
         page.paragraph("no capability differs", "green")
-    elif page.columns < TABLE_COLUMNS_MIN:
-        page.fields([(one.severity.value, f"{one.key}: {one.before} -> {one.after}") for one in differences])
+        return
+    if page.columns < TABLE_COLUMNS_MIN:
+        page.fields([(one.severity.value, f"{one.code}: {one}") for one in differences])
     else:
         page.table(
-            ("", "capability", "before", "after"),
-            [(one.severity.value, one.key, one.before, one.after) for one in differences],
+            ("", "code", "capability: before -> after"),
+            [(one.severity.value, one.code, str(one)) for one in differences],
             styles=[_SEVERITIES[one.severity] for one in differences],
             key=1,
         )
+    blocking = dict.fromkeys(one.code for one in differences if one.severity is Severity.BLOCK)
+    page.fields([("remedy", f"{code}: {REASONS[code].remedy}") for code in blocking])
 
 
 _SEVERITIES = {Severity.BLOCK: "bold red", Severity.WARN: "yellow", Severity.INFO: ""}

@@ -123,6 +123,11 @@ _ON_OFF = click.Choice(["on", "off"])
     show_default=True,
     help="How ONNX Runtime's CUDA arena grows.",
 )
+@click.option(
+    "--plans",
+    type=click.Path(file_okay=False, path_type=Path),
+    help="Store of engine plans (`rollout engines`), where the policy orders TensorRT.",
+)
 @click.option("--tf32", type=_ON_OFF, default="on", show_default=True, help="TF32 in ONNX Runtime's CUDA provider.")
 def serve(
     *,
@@ -146,6 +151,7 @@ def serve(
     queue_limit: int,
     gpu_memory_limit: int,
     arena_strategy: str,
+    plans: Path | None,
     tf32: str,
 ) -> None:
     """Serve pictures over OpenAI's images API, and prove the stack before taking traffic.
@@ -186,6 +192,7 @@ def serve(
         queue_limit=queue_limit,
         gpu_memory_limit=gpu_memory_limit,
         arena_strategy=choices.ArenaStrategy(arena_strategy),
+        plans=plans,
         tf32=tf32 == "on",
     )
     wrong = choices.misfits(made)

@@ -14,6 +14,7 @@ from rollout.cli.commands.measure import parse_address
 from rollout.cli.files import load_matrix, load_policy, load_prompts, load_release
 from rollout.cli.signals import ProcessSignals
 from rollout.cli.smoke_servers import RunningServer, Server, StartedServer
+from rollout.control.open_run import refuse_stale_waivers
 from rollout.control.world import Interrupted
 from rollout.errors import ConfigError, EvidenceError, InvariantError, UnavailableError
 from rollout.evidence.baselines import Version, read_baseline, write_baseline
@@ -29,6 +30,7 @@ from rollout.model.prompts import PromptSet
 from rollout.model.release import Release
 from rollout.model.snapshot import CapabilitySnapshot
 from rollout.model.verdict import Outcome, Reason
+from rollout.model.waiver import day_of
 from rollout.report import words
 from rollout.report.smoke import Smoked
 from rollout.serving.messages import fallback_signs
@@ -67,12 +69,13 @@ def prove(asked: Asked, say: Callable[[str], None]) -> Smoked:
     """Watch a server, judge it, and write the baseline that it earned.
 
     Raises:
-        ConfigError: A file or an address cannot be used.
+        ConfigError: A file or an address cannot be used, or a waiver has ended.
         EvidenceError: The baseline is damaged or was measured in another way.
         PlatformError: The server could not be started or ended, or the disk failed.
     """
     _check_targets(asked)
     policy, prompts = load_policy(asked.policy), load_prompts(asked.prompts)
+    refuse_stale_waivers(policy, now=time.time())
     matrix = None if asked.matrix is None else load_matrix(asked.matrix)
     stored = None if asked.baseline is None else _stored(asked.baseline, policy, prompts)
     release = None if asked.release is None else load_release(asked.release)
@@ -86,7 +89,7 @@ def prove(asked: Asked, say: Callable[[str], None]) -> Smoked:
         witnessed = witness.watch(server)
     evidence = witnessed.evidence
     yardstick = Yardstick(baseline=stored.baseline if stored else None, first=asked.written is not None, matrix=matrix)
-    verdict = judge_smoke(policy, evidence, yardstick)
+    verdict = judge_smoke(policy, evidence, yardstick, today=day_of(time.time()))
     digest: str | Absent = stored.digest if stored else Absent(reason="none was given")
     written = ""
     if asked.written is not None and release is not None:

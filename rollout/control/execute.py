@@ -53,6 +53,7 @@ from rollout.model.load import LevelKind, LoadWindow, WindowPair, levels
 from rollout.model.prompts import Prompt
 from rollout.model.roles import Role
 from rollout.model.snapshot import CapabilitySnapshot
+from rollout.model.waiver import day_of
 from rollout.routers.interface import Router
 
 QUEUE_ALLOWANCE_S = 1.0
@@ -289,7 +290,8 @@ class Execution:
         calibrated = self.view.run.request.kind is RunKind.CALIBRATE
         if calibrated or isinstance(earlier, Absent) or not earlier.latency_s or not earlier.measured_like(made):
             return made
-        problem = fallen(self.dossier.policy.capabilities, proven=earlier.snapshot, today=made.snapshot)
+        policy, today = self.dossier.policy.capabilities, day_of(self.view.run.requested_at)
+        problem = fallen(policy, proven=earlier.snapshot, now=made.snapshot, today=today)
         if problem:
             raise EvidenceError(problem)
         # What drift is measured by stays what it was at promotion: a new history must not make slowness the standard.

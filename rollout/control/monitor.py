@@ -29,6 +29,7 @@ from rollout.model.journal import Phase, RunKind
 from rollout.model.policy import Policy
 from rollout.model.prompts import PromptSet
 from rollout.model.verdict import Outcome
+from rollout.model.waiver import day_of
 from rollout.stats.detector import DetectorState, DriftDetector, relative
 
 CAPABILITIES, GONE = "capabilities", "instances"
@@ -258,6 +259,7 @@ class Monitor:
             candidate=now,
             problems={"candidate": problem},
             compared=True,
+            today=day_of(self._world.clock.now()),
         )
         return f"{instance.uid}: {gate.reasons[0].text}" if gate.outcome is Outcome.BREACH else ""
 

@@ -22,6 +22,7 @@ from rollout.model.release import Release
 from rollout.model.roles import Slot
 from rollout.model.snapshot import CapabilitySnapshot
 from rollout.model.verdict import Reason
+from rollout.model.waiver import day_of, stale
 
 SNAPSHOT_S = 5.0
 """How long an incumbent that is ready may take to tell what it proves."""
@@ -75,20 +76,23 @@ def begin(state: Path, wish: Wish, world: World, *, generation: int) -> OpenRun:
     """Begin a run; no earlier one may be left over.
 
     Raises:
-        ConfigError: The wish does not fit what stands, or the release can never start here.
+        ConfigError: The wish does not fit what stands, the release can never start here, or a waiver has ended.
         ConflictError: The lease was lost.
         EvidenceError: The journal that tells what stands is damaged.
     """
+    # One moment for all: a waiver that holds when the run is let in holds for its verdicts.
+    now = world.clock.now()
     roles = _cast(standing(state), wish)
     prompts, budget = len(wish.prompts.prompts), wish.policy.latency.pairs_max
     if wish.kind is RunKind.PROMOTE and prompts > budget:
         raise ConfigError(f"{prompts} prompts cannot all be compared in latency.pairs_max {budget} pairs; use fewer")
     if wish.kind in {RunKind.PROMOTE, RunKind.BOOTSTRAP}:
+        refuse_stale_waivers(wish.policy, now=now)
         world.platform.check(roles.release)
     name = f"{wish.kind.value}-{roles.release.name}" if wish.kind is not RunKind.PROMOTE else roles.release.name
     folder = run_folder(state, name_run(generation=generation, name=name))
     objects = ObjectStore(folder.objects, fence=world.lease)
-    baseline = _fitting_baseline(world, roles, wish)
+    baseline = _fitting_baseline(world, roles, wish, now=now)
     request = RunRequested(
         run_id=folder.run_id,
         kind=wish.kind,
@@ -105,8 +109,21 @@ def begin(state: Path, wish: Wish, world: World, *, generation: int) -> OpenRun:
         environment=wish.environment,
     )
     _forget_stale_commands(world, rescue=wish.kind is RunKind.ROLLBACK)
-    journal = Journal.create(folder.journal, fence=world.lease, first=request, at=world.clock.now())
+    journal = Journal.create(folder.journal, fence=world.lease, first=request, at=now)
     return OpenRun(journal=journal, dossier=open_dossier(objects, request), resumed=False)
+
+
+def refuse_stale_waivers(policy: Policy, *, now: float) -> None:
+    """Refuse to prove a candidate by a policy that excuses what nobody excuses any more.
+
+    A check or a rollback of what serves goes on without the waiver.
+
+    Raises:
+        ConfigError: A waiver has ended.
+    """
+    found = stale(policy.capabilities.waivers, today=day_of(now))
+    if found:
+        raise ConfigError("\n".join(f"capabilities.waivers[{place}]: {text}" for place, text in found.items()))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -205,7 +222,7 @@ def _leads_back_to_the_same(state: Path, left: Run, wish: Wish) -> bool:
     return (left.request.incumbent, left.request.incumbent_release) == (roles.incumbent, wanted)
 
 
-def _fitting_baseline(world: World, roles: _Cast, wish: Wish) -> Baseline | None:
+def _fitting_baseline(world: World, roles: _Cast, wish: Wish, *, now: float) -> Baseline | None:
     """Return the stored baseline of the incumbent, if it was measured as this run would measure it.
 
     For a promotion it must hold a whole A/A history of the capabilities that the incumbent proves right now. For a
@@ -222,15 +239,16 @@ def _fitting_baseline(world: World, roles: _Cast, wish: Wish) -> Baseline | None
         return None
     if wish.kind is RunKind.VERIFY:
         return stored if stored.measured_as(wish.policy, wish.prompts) else None
-    today = _proven_now(world, roles.incumbent)
-    if today is None:
+    seen = _proven_now(world, roles.incumbent)
+    if seen is None:
         # Whether it is ready at all is the preflight's question.
         return None
-    problem = fallen(wish.policy.capabilities, proven=stored.snapshot, today=today) if stored.latency_s else ""
+    capabilities = wish.policy.capabilities
+    problem = fallen(capabilities, proven=stored.snapshot, now=seen, today=day_of(now)) if stored.latency_s else ""
     if problem:
         raise EvidenceError(problem)
-    fits = stored.usable(wish.policy, wish.prompts, now=world.clock.now())
-    return stored if fits and today.digest == stored.snapshot.digest else None
+    fits = stored.usable(wish.policy, wish.prompts, now=now)
+    return stored if fits and seen.digest == stored.snapshot.digest else None
 
 
 def _proven_now(world: World, slot: Slot) -> CapabilitySnapshot | None:

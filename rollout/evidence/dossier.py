@@ -17,6 +17,7 @@ from rollout.model.release import Release
 from rollout.model.roles import Role
 from rollout.model.snapshot import CapabilitySnapshot, parse_snapshot
 from rollout.model.verdict import Verdict
+from rollout.model.waiver import day_of
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -91,12 +92,15 @@ class Dossier:
     def conclude(self, jury: Jury, run: Run, stage: str) -> Verdict:
         """Return the verdict that ends a stage."""
         problems = run.snapshots.problems if run.snapshots else {}
+        # From the journal, never from a clock: waivers end, and a verdict is derived again in later years.
+        today = day_of(run.requested_at)
         if stage == ADMISSION:
             return jury.admit(
                 incumbent=self.snapshot(run, Role.INCUMBENT),
                 candidate=self.snapshot(run, Role.CANDIDATE),
                 problems=problems,
                 compared=run.request.kind is not RunKind.BOOTSTRAP,
+                today=today,
             )
         if stage == DRIFT:
             return jury.drift(
@@ -104,6 +108,7 @@ class Dossier:
                 snapshot=self.snapshot(run, Role.INCUMBENT),
                 baseline=self.baseline(run.history) if run.history else None,
                 problems=problems,
+                today=today,
             )
         if stage == RECHECK:
             return jury.recheck()

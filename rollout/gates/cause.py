@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
-from rollout.gates.capabilities import Difference
+from rollout.gates.differences import Difference
 from rollout.gates.known_costs import KNOWN, Effect, Factor, Known
 from rollout.gates.names import DRIFT, LATENCY, LOAD, RECHECK
 from rollout.model.verdict import GateResult, Outcome, Severity, Verdict

@@ -5,6 +5,7 @@ and in `rollout explain`.
 """
 
 from collections.abc import Mapping, Sequence
+from datetime import date
 
 from rollout.errors import EvidenceError
 from rollout.gates.accuracy import judge_accuracy, precision_change
@@ -107,12 +108,21 @@ class Jury:
         candidate: CapabilitySnapshot | None,
         problems: Mapping[str, str],
         compared: bool,
+        today: date,
     ) -> Verdict:
-        """Judge the capability snapshots, and note whether the precision of the arithmetic changes."""
+        """Judge the capability snapshots, and note whether the precision of the arithmetic changes.
+
+        `today` is the day on which the run was asked for, in UTC, and decides which waivers hold.
+        """
         if incumbent is not None and candidate is not None:
             self._change = precision_change(incumbent, candidate)
         gate = judge_capabilities(
-            self._policy.capabilities, incumbent=incumbent, candidate=candidate, problems=problems, compared=compared
+            self._policy.capabilities,
+            incumbent=incumbent,
+            candidate=candidate,
+            problems=problems,
+            compared=compared,
+            today=today,
         )
         return combine("admission", (gate,))
 
@@ -123,6 +133,7 @@ class Jury:
         snapshot: CapabilitySnapshot | None,
         baseline: Baseline | None,
         problems: Mapping[str, str],
+        today: date,
     ) -> Verdict:
         """Judge today's errors by the policy, today's latencies and capabilities against those stored at promotion."""
         capabilities = judge_capabilities(
@@ -134,6 +145,7 @@ class Jury:
                 "incumbent": "no baseline is stored",
             },
             compared=True,
+            today=today,
         )
         errors = judge_requests(
             self._policy.errors, [one.sample for one in samples], alpha=self._policy.latency.false_rollback_rate

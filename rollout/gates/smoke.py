@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from datetime import date
 
 import numpy as np
 
@@ -62,12 +63,16 @@ class Yardstick:
     matrix: Matrix | None
 
 
-def judge_smoke(policy: Policy, evidence: SmokeEvidence, yardstick: Yardstick) -> Verdict:
+def judge_smoke(policy: Policy, evidence: SmokeEvidence, yardstick: Yardstick, *, today: date) -> Verdict:
     """Judge one server by itself, against its baseline and its matrix.
 
-    What was seen of a server until somebody interrupted may convict it, and clears it of nothing.
+    `today`, in UTC, decides which waivers hold. What was seen of a server until somebody interrupted may convict it,
+    and clears it of nothing.
     """
-    gates = [judge_admission(evidence.start, evidence.snapshot), _capabilities(policy, evidence, yardstick.baseline)]
+    gates = [
+        judge_admission(evidence.start, evidence.snapshot),
+        _capabilities(policy, evidence, yardstick.baseline, today=today),
+    ]
     if yardstick.matrix is not None:
         gates.append(_matrix(evidence, yardstick.matrix))
     served = (judge_messages(evidence.heard), _errors(policy, evidence.samples), _drift(policy, evidence, yardstick))
@@ -88,7 +93,7 @@ def latencies(samples: Sequence[SampleMeasured]) -> Mapping[str, list[float]]:
     return found
 
 
-def _capabilities(policy: Policy, evidence: SmokeEvidence, baseline: Baseline | None) -> GateResult:
+def _capabilities(policy: Policy, evidence: SmokeEvidence, baseline: Baseline | None, *, today: date) -> GateResult:
     if evidence.snapshot is None and not evidence.snapshot_problem:
         return _not_reached(CAPABILITIES, evidence)
     return judge_capabilities(
@@ -97,6 +102,7 @@ def _capabilities(policy: Policy, evidence: SmokeEvidence, baseline: Baseline | 
         candidate=evidence.snapshot,
         problems={"candidate": evidence.snapshot_problem},
         compared=baseline is not None,
+        today=today,
     )
 
 

@@ -107,6 +107,9 @@ class AdmissionPolicy(Strict):
     matrix: Annotated[str, Field(min_length=1)] | None
     """A version matrix, relative to this file, that the snapshot must fit; null: none."""
     self_test: SelfTestDemand
+    degraded_ratio: Annotated[float, Field(gt=1.0, le=1000.0)]
+    """While it serves: device time of requests beside the best of their kind above which the server says that it is
+    degraded. A signal for alerts; it takes no server down."""
     required: list[Annotated[str, Field(min_length=1)]]
     """Fields of the snapshot that must have been collected."""
     probe_s: PositiveSeconds

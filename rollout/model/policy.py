@@ -7,6 +7,7 @@ from pydantic import Field, model_validator
 
 from rollout.model.base import Strict
 from rollout.model.release import Name
+from rollout.model.waiver import Waiver
 
 POLICY_SCHEMA = "rollout.policy/v1"
 
@@ -104,6 +105,8 @@ class CapabilityGate(Strict):
     """Fields that the candidate must have collected."""
     allowed_differences: list[Annotated[str, Field(min_length=1)]]
     """Fields, or prefixes that end in `.*`, whose difference is reported but does not block."""
+    waivers: list[Waiver]
+    """Exceptions that end: what blocks is then only reported, with who granted that, why, and until when."""
 
 
 class ShiftPlan(Strict):

@@ -24,6 +24,10 @@ def _block(meaning: str, remedy: str) -> Explained:
     return Explained(severity=Severity.BLOCK, meaning=meaning, remedy=remedy)
 
 
+def _info(meaning: str, remedy: str) -> Explained:
+    return Explained(severity=Severity.INFO, meaning=meaning, remedy=remedy)
+
+
 def _warn(meaning: str, remedy: str) -> Explained:
     return Explained(severity=Severity.WARN, meaning=meaning, remedy=remedy)
 
@@ -105,11 +109,11 @@ REASONS: Mapping[str, Explained] = MappingProxyType(
             "Install that TensorRT: `rollout matrix check` tells which; the newest one is not it.",
         ),
         "provider_dropped": _block(
-            "The session does not run on the providers that the policy demands, in their order.",
+            "The session does not run on the providers that the policy demands or the incumbent has, in their order.",
             "Look at the runtime's own messages: without a strict session the next sign would be the latency.",
         ),
         "fallback_message": _block(
-            "The runtime said that it falls back.",
+            "The runtime said that it falls back, or nobody can tell any more whether it did.",
             "Read the line; it names what could not be used.",
         ),
         "session_refused": _block(
@@ -129,15 +133,16 @@ REASONS: Mapping[str, Explained] = MappingProxyType(
             "Look for the kernel that the provider lacks: another opset, precision or layout may have it.",
         ),
         "placement_on_cpu": _block(
-            "More of the graph runs on the CPU than the policy allows, by nodes or by time.",
+            "More of the graph runs on the CPU than the policy allows, or another part of it than the incumbent's.",
             "Compare `runtime.ort.placement.*` with the incumbent's: which operators moved?",
         ),
         "output_off_device": _block(
-            "Outputs that were bound to the GPU lie in host memory: each step copies.",
+            "Outputs that were bound to the GPU lie in host memory, so that each step copies, or elsewhere than the "
+            "incumbent's.",
             "Bind inputs and outputs by device, and check that the session runs on it.",
         ),
         "attention_not_fused": _block(
-            "The UNet's attention is computed in steps instead of by one kernel.",
+            "The UNet's attention is computed in steps instead of by one kernel, or is no longer proven not to be.",
             "Check attention processors, opset (23 exports native attention) and the runtime's fusion passes.",
         ),
         # Self-test and evidence.
@@ -189,6 +194,128 @@ REASONS: Mapping[str, Explained] = MappingProxyType(
             "The GPU waits for a reset to remap faulty memory rows, or remapping failed.",
             "Drain the node and reset the GPU; replace it if remapping failed.",
         ),
+        # Differences between two snapshots.
+        "profile_changed": _block(
+            "One stack was admitted for production on GPUs, the other for development on a CPU.",
+            "Start both with admission policies of one profile.",
+        ),
+        "engine_changed": _block(
+            "Another runtime computes the pictures.",
+            "Where that is meant, name `runtime.engine` and what follows from it in `allowed_differences` of this "
+            "rollout's policy.",
+        ),
+        "runtime_package_changed": _block(
+            "Another distribution or version of ONNX Runtime is installed.",
+            "Where an upgrade is meant, waive `runtime.ort.package` for this rollout; else install what the incumbent "
+            "has.",
+        ),
+        "driver_changed": _block(
+            "The GPUs' driver is another one, or answers otherwise; patch versions count.",
+            "Schedule both colours on nodes of one driver. Where the new one is meant, waive it until all have it.",
+        ),
+        "gpu_changed": _block(
+            "Another GPU, another number of them, or none.",
+            "Schedule both colours on the same product; a comparison between two says nothing about the release.",
+        ),
+        "gpu_settings_changed": _block(
+            "The GPUs are set up otherwise: ECC, power limit, persistence, compute mode or PCIe link.",
+            "Compare `nvidia-smi -q` of both nodes, and set them up alike.",
+        ),
+        "admission_policy_changed": _warn(
+            "The stacks were admitted by policies of different names.",
+            "Compare the two: the candidate may have had to prove less.",
+        ),
+        "cpu_operators_changed": _warn(
+            "Other operators than the incumbent's run on the CPU; fusions rename them.",
+            "Look for heavy ones. How much runs there tell the shares, and a heavy operator is refused at admission.",
+        ),
+        "placement_unmeasured": _warn(
+            "Where nodes run after fusion was measured for the incumbent, and is not for the candidate.",
+            "Sessions that live for one request are not profiled. Name the field in `capabilities.required` where it "
+            "must be told.",
+        ),
+        "attention_changed": _warn(
+            "Attention is computed by other kernels or processors, or in another number of steps.",
+            "Compare `model.unet.attention.*` with what the release was meant to change.",
+        ),
+        "messages_changed": _warn(
+            "What the runtime said while it loaded changed, and it speaks of no fallback any more.",
+            "Nothing is to be done where the candidate was to mend that.",
+        ),
+        "precision_differs": _warn(
+            "The model computes with another precision.",
+            "The policy's section `accuracy` decides whether that is accepted, and by what pictures.",
+        ),
+        "model_changed": _warn(
+            "The weights or a graph are others.",
+            "Nothing is to be done where the release was to change the model.",
+        ),
+        "pipeline_changed": _warn(
+            "Scheduler, guidance or prediction of the pipeline changed: pictures and time may too.",
+            "Check the release's options.",
+        ),
+        "server_changed": _warn(
+            "An option of the server changed, such as the length of its queue.",
+            "Check the release's options; the load phase tells what it costs.",
+        ),
+        "tuning_changed": _warn(
+            "The runtime is tuned otherwise: threads, arena, optimisation level, TF32 or options of a provider.",
+            "`docs/causes.md` tells what each is known to cost; the gates for latency and load decide.",
+        ),
+        "version_changed": _warn(
+            "A runtime, a library or a driver interface has another version.",
+            "Check it against the version matrix (`rollout matrix check`).",
+        ),
+        "packages_changed": _warn(
+            "Other packages are installed, or other versions of them.",
+            "Compare the two images; pin what nobody meant to change.",
+        ),
+        "libraries_changed": _warn(
+            "The process has mapped other GPU libraries.",
+            "Compare `runtime.libraries` with the image: a library of the node may hide the image's own.",
+        ),
+        "engine_cache_changed": _warn(
+            "The engine plans are others, or nobody watches any more whether they change.",
+            "Check that the plans are those of this release (`rollout engines verify`).",
+        ),
+        "environment_changed": _warn(
+            "Environment variables that change what the runtimes do are set otherwise.",
+            "Compare the two releases; a variable that is set on the node or in the image belongs to neither.",
+        ),
+        "container_changed": _warn(
+            "Processors, limits, shared memory, kernel or compilers of the container are others.",
+            "Give both colours the same resources; a comparison between two sizes says little about the release.",
+        ),
+        "self_test_changed": _warn(
+            "A result of the self-test is told as a capability, and differs.",
+            "Tell what varies between instances among the snapshot's measurements.",
+        ),
+        "difference_unclassified": _warn(
+            "A field differs that no rule of the product knows.",
+            "Find out what it means; one that can cost speed belongs into rollout/gates/differences.py.",
+        ),
+        # The capability gate.
+        "snapshot_unreadable": _block(
+            "The candidate does not tell what it proves.",
+            "Read the reason; `rollout snapshot HOST:PORT` asks again.",
+        ),
+        "incumbent_snapshot_unreadable": _block(
+            "The incumbent, or its baseline, does not tell what it proves: nothing can be compared.",
+            "Read the reason; `rollout calibrate` stores a baseline.",
+        ),
+        "capability_lost": _block(
+            "A difference blocks, and no allowed difference and no waiver that holds lets it pass.",
+            "`rollout diff` tells the difference's own code; that code's remedy helps.",
+        ),
+        "capability_changed": _warn(
+            "Something differs and does not block, or was let pass.",
+            "Read it; the text says who waived it, why and until when.",
+        ),
+        "field_waived": _info(
+            "A required field was not collected, and a waiver lets that pass.",
+            "Collect it before the waiver ends: the text says when that is.",
+        ),
+        "capabilities_equal": _info("No capability differs.", "Nothing is to be done."),
         # Engine plans.
         "plan_missing": _block(
             "No engine plan is stored for this model, resolution, batch, precision, TensorRT version and GPU.",

@@ -3,8 +3,8 @@
 from dataclasses import dataclass
 from typing import Any
 
-from rollout.gates.capabilities import reported
 from rollout.gates.cause import Suspect, rank, signature_of
+from rollout.gates.differences import reported
 from rollout.gates.names import CAPABILITIES
 from rollout.model.inventory import Absent
 from rollout.model.verdict import Verdict

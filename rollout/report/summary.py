@@ -1,11 +1,11 @@
 """The summary of a run: everything the reports say, taken from the folded journal and worked out once."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from rollout.flow.run import ADMISSION, DRIFT, LOAD, Run
-from rollout.gates.capabilities import Difference, reported
 from rollout.gates.cause import Suspect, rank, signature_of
+from rollout.gates.differences import Difference, reported
 from rollout.gates.names import CAPABILITIES
 from rollout.model.inventory import Absent
 from rollout.model.journal import (
@@ -20,7 +20,7 @@ from rollout.model.journal import (
 )
 from rollout.model.policy import CostModel
 from rollout.model.roles import Role, Slot
-from rollout.model.verdict import Outcome, Reason, Verdict
+from rollout.model.verdict import GateResult, Outcome, Reason, Verdict
 from rollout.report.cost import CostRow, cost_rows
 from rollout.report.headline import Ending, decisive_verdict, ending_of, headline_of, is_wanted
 from rollout.report.load import LoadRow, load_curves, load_rows
@@ -136,7 +136,7 @@ def summarise(run: Run, records: Sequence[Record], *, names: Mapping[Role, str],
         phase=run.phase,
         headline=headline_of(run, ending, decisive, names=names),
         reasons=run.causes or (decisive.reasons() if isinstance(decisive, Verdict) else ()),
-        differences=tuple(map(str, differences)),
+        differences=(*map(str, differences), *_waived_fields(run)),
         suspects=() if is_wanted(ending, run.request.kind) else _suspects(run, differences),
         stacks=(_stack(run, Role.INCUMBENT, names), _stack(run, Role.CANDIDATE, names)),
         stages=stage_rows(run, records),
@@ -169,9 +169,18 @@ def _load_verdict(run: Run) -> Verdict | None:
 
 
 def _differences(run: Run) -> tuple[Difference, ...]:
+    return tuple(one for gate in _capability_gates(run) for one in reported(gate))
+
+
+def _waived_fields(run: Run) -> Iterator[str]:
+    """Yield what is missing and was let pass: who reads a report of success must see it."""
+    for gate in _capability_gates(run):
+        yield from (reason.text for reason in gate.reasons if reason.code == "field_waived")
+
+
+def _capability_gates(run: Run) -> tuple[GateResult, ...]:
     verdicts = [run.verdicts[stage].verdict for stage in (ADMISSION, DRIFT) if stage in run.verdicts]
-    gates = (gate for verdict in verdicts for gate in verdict.gates if gate.gate == CAPABILITIES)
-    return tuple(one for gate in gates for one in reported(gate))
+    return tuple(gate for verdict in verdicts for gate in verdict.gates if gate.gate == CAPABILITIES)
 
 
 def _suspects(run: Run, differences: Sequence[Difference]) -> tuple[Suspect, ...]:

@@ -15,18 +15,16 @@ from time import perf_counter
 from typing import Any, assert_never
 
 from starlette.applications import Starlette
-from starlette.datastructures import MutableHeaders
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from rollout.errors import PlatformError
 from rollout.model.canonical import canonical_bytes
 from rollout.model.wire import (
-    HEADER_POD_UID,
-    HEADER_SNAPSHOT_DIGEST,
+    HEADER_GPU_MEMORY,
+    HEADER_PROVIDER,
     PATH_CAPABILITIES,
     PATH_HEALTH,
     PATH_IMAGES,
@@ -34,15 +32,19 @@ from rollout.model.wire import (
     PATH_READY,
     SERVER_TIMING,
 )
-from rollout.serving.device_watch import DeviceWatch
+from rollout.serving.asgi import ASGIApp, IdentityHeaders
+from rollout.serving.degradation import DegradedReason, Pace, shape_of
+from rollout.serving.device_watch import DeviceSample, DeviceWatch
 from rollout.serving.engines.interface import Engine
 from rollout.serving.failures import (
     AdmissionError,
     NonFiniteError,
+    PlacementLostError,
     QueueFullError,
     WorkCancelledError,
 )
 from rollout.serving.image_request import BadRequestError, error_body, parse_image_request
+from rollout.serving.liveness import Liveness
 from rollout.serving.metrics import METRICS_CONTENT_TYPE, ServerMetrics
 from rollout.serving.pipeline import PictureRequest, draw
 from rollout.serving.readiness import NotReady, Readiness, Ready
@@ -57,25 +59,35 @@ CLIENT_GONE = 499
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Answer:
-    """The body of an image answer and its phases in milliseconds, queue and total included."""
+    """The body of an image answer, its phases in milliseconds, queue included, and its seconds on the device."""
 
     body: bytes
     phase_ms: Mapping[str, float]
+    device_s: float
 
 
 class ImageServer:
     """The endpoints over one readiness, one queue and one set of metrics."""
 
     def __init__(
-        self, *, readiness: Readiness, queue: WorkQueue, side_max: int, device_watch: DeviceWatch | None
+        self,
+        *,
+        readiness: Readiness,
+        liveness: Liveness,
+        queue: WorkQueue,
+        side_max: int,
+        device_watch: DeviceWatch | None,
     ) -> None:
         self._readiness = readiness
+        self._liveness = liveness
         self._side_max = side_max
         self._queue = queue
         self.device_watch = device_watch
         self.metrics = ServerMetrics(
             queue_depth=lambda: queue.depth,
             ready=lambda: 1.0 if isinstance(readiness.state, Ready) else 0.0,
+            live=lambda: 0.0 if liveness.failure else 1.0,
+            gpus=self._gpus,
         )
 
     async def images(self, request: Request) -> Response:
@@ -85,7 +97,9 @@ class ImageServer:
         return response
 
     async def health(self, _request: Request) -> Response:
-        """Liveness: the process runs and its event loop turns."""
+        """Liveness: the process runs, its event loop turns, and its devices are those that were admitted."""
+        if failure := self._liveness.failure:
+            return JSONResponse({"status": "failed", "reason": failure}, status_code=503)
         return JSONResponse({"status": "alive"})
 
     async def ready(self, _request: Request) -> Response:
@@ -112,6 +126,12 @@ class ImageServer:
         """Return the metrics in Prometheus' text format."""
         return Response(self.metrics.render(), media_type=METRICS_CONTENT_TYPE)
 
+    def lose_path(self, reason: DegradedReason, text: str) -> None:
+        """Take no more traffic, and say so: what was admitted is no longer there. From any thread."""
+        logger.error("degraded, %s: %s", reason.value, text)
+        self.metrics.set_degraded(reason, degraded=True)
+        self._readiness.lose(text)
+
     async def _images(self, request: Request) -> Response:
         try:
             body = await _read_body(request)
@@ -125,12 +145,14 @@ class ImageServer:
         match self._readiness.state:
             case NotReady(reason=reason):
                 return _busy(503, f"the server is not ready: {reason}", code="not_ready")
-            case Ready(engine=engine):
-                return await self._draw(request, engine, wanted, started=started)
+            case Ready(engine=engine, pace=pace):
+                return await self._draw(request, engine, pace, wanted, started=started)
             case _ as unknown:
                 assert_never(unknown)
 
-    async def _draw(self, request: Request, engine: Engine, wanted: PictureRequest, *, started: float) -> Response:
+    async def _draw(
+        self, request: Request, engine: Engine, pace: Pace, wanted: PictureRequest, *, started: float
+    ) -> Response:
         def work(cancelled: threading.Event) -> Answer:
             return _answer(engine, wanted, started=started, cancelled=cancelled)
 
@@ -146,8 +168,17 @@ class ImageServer:
             return self._failed(error)
         phase_ms = {**answer.phase_ms, "total": (perf_counter() - started) * 1e3}
         self.metrics.observe_phases(phase_ms)
-        timing = ", ".join(f"{phase};dur={duration_ms:.3f}" for phase, duration_ms in phase_ms.items())
-        return Response(answer.body, media_type="application/json", headers={SERVER_TIMING: timing})
+        self.metrics.observe_device(answer.device_s, provider=engine.provider)
+        pace.note(shape_of(wanted), answer.device_s)
+        self.metrics.set_pace(pace.ratio)
+        self.metrics.set_degraded(DegradedReason.LATENCY, degraded=pace.slow)
+        headers = {SERVER_TIMING: _server_timing(phase_ms, device_s=answer.device_s), HEADER_PROVIDER: engine.provider}
+        if gpus := self._gpus():
+            headers[HEADER_GPU_MEMORY] = str(sum(gpus.memory_used_bytes))
+        return Response(answer.body, media_type="application/json", headers=headers)
+
+    def _gpus(self) -> DeviceSample | None:
+        return self.device_watch.latest() if self.device_watch else None
 
     def _failed(self, error: PlatformError) -> Response:
         match error:
@@ -155,33 +186,14 @@ class ImageServer:
                 return Response(status_code=CLIENT_GONE)
             case NonFiniteError():
                 return _broken(str(error), code="non_finite_output")
+            case PlacementLostError():
+                self.lose_path(DegradedReason.PLACEMENT, str(error))
+                return _broken(str(error), code="placement_lost")
             case AdmissionError():
-                self._readiness.lose(str(error))
+                self.lose_path(DegradedReason.PROVIDER, str(error))
                 return _broken(str(error), code="provider_lost")
             case _:
                 return _broken(str(error), code="inference_failed")
-
-
-class IdentityHeaders:
-    """Names the instance and the proven snapshot on every answer, errors included."""
-
-    def __init__(self, app: ASGIApp, *, pod_uid: str, readiness: Readiness) -> None:
-        self._app = app
-        self._pod_uid = pod_uid
-        self._readiness = readiness
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass the call on and add the headers to the answer's start."""
-
-        async def send_named(message: Message) -> None:
-            if message["type"] == "http.response.start":
-                headers = MutableHeaders(scope=message)
-                headers[HEADER_POD_UID] = self._pod_uid
-                if digest := self._readiness.verified_digest:
-                    headers[HEADER_SNAPSHOT_DIGEST] = digest
-            await send(message)
-
-        await self._app(scope, receive, send_named)
 
 
 def build_app(server: ImageServer, *, readiness: Readiness, pod_uid: str, lifespan: Callable[..., Any]) -> ASGIApp:
@@ -202,7 +214,7 @@ def build_app(server: ImageServer, *, readiness: Readiness, pod_uid: str, lifesp
     ]
     handlers: dict[Any, Any] = {HTTPException: _http_error, Exception: _bug}
     app = Starlette(routes=routes, lifespan=lifespan, exception_handlers=handlers)
-    return IdentityHeaders(app, pod_uid=pod_uid, readiness=readiness)
+    return IdentityHeaders(app, pod_uid=pod_uid, digest=lambda: readiness.verified_digest)
 
 
 def _answer(engine: Engine, wanted: PictureRequest, *, started: float, cancelled: threading.Event) -> Answer:
@@ -217,7 +229,15 @@ def _answer(engine: Engine, wanted: PictureRequest, *, started: float, cancelled
         },
     )
     png_ms = drawing.phase_ms["png"] + (perf_counter() - encode_started) * 1e3
-    return Answer(body=body, phase_ms={"queue": queue_ms, **drawing.phase_ms, "png": png_ms})
+    phase_ms = {"queue": queue_ms, **drawing.phase_ms, "png": png_ms}
+    return Answer(body=body, phase_ms=phase_ms, device_s=drawing.device_s)
+
+
+def _server_timing(phase_ms: Mapping[str, float], *, device_s: float) -> str:
+    """Return the header; `device` stands before the total, which comes last and holds everything."""
+    *phases, total = phase_ms.items()
+    entries = (*phases, ("device", device_s * 1e3), total)
+    return ", ".join(f"{name};dur={duration_ms:.3f}" for name, duration_ms in entries)
 
 
 async def _read_body(request: Request) -> bytes:

@@ -8,6 +8,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from itertools import takewhile
 
@@ -21,15 +22,19 @@ STALE_S = 5.0
 """A sample older than this says nothing about now."""
 
 
+_KILL_S = 1.0
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DeviceSample:
     """One look at all visible GPUs, in NVML's order."""
 
     at: float
     """By the monotonic clock of this machine."""
-    utilisation: tuple[float, ...]
-    """Share of the sampling period in which a kernel ran, 0 to 1."""
+    utilisation: tuple[float | None, ...]
+    """Share of the sampling period in which a kernel ran, 0 to 1; None for a GPU split by MIG, which has none."""
     memory_used_bytes: tuple[int, ...]
+    """By anybody, not by this process alone."""
 
 
 class DeviceWatch:
@@ -53,12 +58,13 @@ class DeviceWatch:
     def busiest_since(self, begun: float) -> float | None:
         """Return the highest utilisation of any GPU since then; None where nothing was sampled."""
         since = list(takewhile(lambda one: one.at >= begun, reversed(self._samples.copy())))
-        return max((share for one in since for share in one.utilisation), default=None)
+        return max((share for one in since for share in one.utilisation if share is not None), default=None)
 
     def stop(self) -> None:
-        """End the child."""
+        """End the child; one that hangs in a broken driver cannot be ended and is not waited for."""
         self._child.kill()
-        self._child.wait()
+        with suppress(subprocess.TimeoutExpired):
+            self._child.wait(timeout=_KILL_S)
 
     def _listen(self) -> None:
         assert self._child.stdout is not None  # noqa: S101 - opened above
@@ -74,19 +80,18 @@ def _understood(line: bytes) -> DeviceSample:
 
 
 def _looks() -> Iterator[dict[str, object]]:
-    """Ask NVML for ever; what it refuses is left out of the sample."""
+    """Ask NVML for ever."""
     import pynvml  # noqa: PLC0415 - only the child has it loaded
 
     pynvml.nvmlInit()
     devices = [pynvml.nvmlDeviceGetHandleByIndex(index) for index in range(pynvml.nvmlDeviceGetCount())]
     while True:
-        # Devices split by MIG have no utilisation of their own.
-        utilisation = []
+        utilisation: list[float | None] = []
         for device in devices:
             try:
                 utilisation.append(pynvml.nvmlDeviceGetUtilizationRates(device).gpu / 100)
             except pynvml.NVMLError_NotSupported:
-                continue
+                utilisation.append(None)
         memory = [int(pynvml.nvmlDeviceGetMemoryInfo(device).used) for device in devices]
         yield {"at": time.monotonic(), "utilisation": utilisation, "memory_used_bytes": memory}
         time.sleep(PERIOD_S)

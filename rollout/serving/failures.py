@@ -1,7 +1,12 @@
 """What can go wrong inside the server, as branches of the one error tree."""
 
+import os
+
 from rollout.errors import PlatformError, RefusedError, UnavailableError
-from rollout.model.admission import Finding, blocking
+from rollout.model.admission import AdmissionReport, blocking
+
+EXIT_REFUSED = os.EX_CONFIG
+"""78, sysexits' "configuration error": a supervisor should not restart the process as it is."""
 
 
 class AdmissionError(RefusedError):
@@ -16,11 +21,11 @@ class AdmissionError(RefusedError):
 
 
 class NotAdmittedError(RefusedError):
-    """The stack did not prove what the admission policy demands."""
+    """The stack did not prove what the admission policy demands; `report` says all that was found."""
 
-    def __init__(self, findings: tuple[Finding, ...]) -> None:
-        super().__init__("; ".join(f"{one.code}: {one.text}" for one in blocking(findings)))
-        self.findings = findings
+    def __init__(self, report: AdmissionReport) -> None:
+        super().__init__("; ".join(f"{one.code}: {one.text}" for one in blocking(report.findings)))
+        self.report = report
 
 
 class NonFiniteError(PlatformError):
@@ -32,6 +37,10 @@ class ProviderLostError(AdmissionError):
 
     def __init__(self, text: str) -> None:
         super().__init__(text, code="provider_dropped")
+
+
+class PlacementLostError(AdmissionError):
+    """Work that was admitted on the device is done, or its results lie, on the host."""
 
 
 class QueueFullError(UnavailableError):

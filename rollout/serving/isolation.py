@@ -1,11 +1,12 @@
 """Running a module in a process of its own: one that hangs, dies or prints for ever costs its answer, nothing else."""
 
+import ctypes
+import os
 import resource
 import signal
 import subprocess
 import sys
 from contextlib import suppress
-from os import killpg
 from tempfile import TemporaryFile
 from typing import IO
 
@@ -28,7 +29,7 @@ def run_isolated(
 
     Args:
         module: Run as `python -m`.
-        arguments: Before the descriptor.
+        arguments: Before the two that this function adds: its own process id, for `end_with`, and the descriptor.
         request: The child's standard input.
         limit_s: Seconds after which the child is killed, with all that it started.
         file_bytes_max: The largest file that it may write.
@@ -42,7 +43,7 @@ def run_isolated(
         asked.seek(0)
         try:
             child = subprocess.Popen(
-                [sys.executable, "-m", module, *arguments, str(answer.fileno())],
+                [sys.executable, "-m", module, *arguments, str(os.getpid()), str(answer.fileno())],
                 stdin=asked,
                 stdout=said,
                 stderr=said,
@@ -64,6 +65,20 @@ def run_isolated(
         return _content(answer)
 
 
+def end_with(parent: int) -> None:
+    """End this process when its parent does, however that ends: nobody is left to wait for its answer.
+
+    Args:
+        parent: The parent's process id, as it was when the parent started this process.
+    """
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+    if os.getppid() != parent:
+        os._exit(1)
+
+
+_PR_SET_PDEATHSIG = 1
+
+
 def _content(file: IO[bytes]) -> bytes:
     file.seek(0)
     return file.read(SMALL_FILES_BYTES)
@@ -71,7 +86,7 @@ def _content(file: IO[bytes]) -> bytes:
 
 def _kill(child: subprocess.Popen[bytes]) -> None:
     with suppress(ProcessLookupError):  # It may have ended, and with it everything it started.
-        killpg(child.pid, signal.SIGKILL)
+        os.killpg(child.pid, signal.SIGKILL)
     child.wait()
 
 

@@ -352,9 +352,8 @@ def _waived(policy: AdmissionPolicy, finding: Finding, *, today: date) -> Findin
     waiver = waiver_for(policy.waivers, finding.code, finding.field)
     if waiver is None or finding.severity is not Severity.BLOCK:
         return finding
-    if ended(waiver, today=today):
-        return finding.model_copy(update={"text": f"{finding.text} (the waiver by {waiver.who} ended {waiver.until})"})
-    return finding.model_copy(update={"severity": Severity.INFO, "text": f"{finding.text} ({waiver})"})
+    severity = Severity.BLOCK if ended(waiver, today=today) else Severity.INFO
+    return finding.model_copy(update={"severity": severity, "text": f"{finding.text} ({waiver.told(today=today)})"})
 
 
 def _major(version: str) -> int:

@@ -1,5 +1,8 @@
 """Liveness: are the devices still those that were admitted? Devices vanish from running containers."""
 
+import threading
+from collections.abc import Callable
+
 from rollout.model.admission import Finding
 from rollout.model.reasons import REASONS
 from rollout.model.snapshot import Capability, CapabilitySnapshot
@@ -19,7 +22,75 @@ STEADY = (
 )
 """What must not change while a server runs."""
 
+PERIOD_S = 15.0
+"""Between two looks. Each starts two short-lived processes; with kubelet's three probes of ten seconds a lost device is
+replaced within a minute or so."""
+
 _CODE = "device_changed"
+
+
+class Liveness:
+    """Whether this process is worth keeping. What failed stays failed: a lost device comes back to a new process."""
+
+    def __init__(self) -> None:
+        self._failure = ""
+
+    @property
+    def failure(self) -> str:
+        """Why it is not; empty while it is."""
+        return self._failure
+
+    def fail(self, reason: str) -> None:
+        """Nothing but a new process helps."""
+        self._failure = reason
+
+
+class DeviceProbe:
+    """Looks at the devices now and then, in a thread of its own, until they change or it is stopped."""
+
+    def __init__(self, *, read: Callable[[], Fields], changed: Callable[[str], None], period_s: float) -> None:
+        """Prepare; nothing is read yet.
+
+        Args:
+            read: Reads the devices; may take its time.
+            changed: Called once, from the thread, with what changed.
+            period_s: Seconds between two looks.
+        """
+        self._read = read
+        self._changed = changed
+        self._period_s = period_s
+        self._stopped = threading.Event()
+
+    def start(self, admitted: CapabilitySnapshot) -> None:
+        """Compare with this snapshot from now on."""
+        threading.Thread(target=self._watch, args=(admitted,), name="device-probe", daemon=True).start()
+
+    def stop(self) -> None:
+        """Look no more; a look that is under way is not waited for, and changes nothing."""
+        self._stopped.set()
+
+    def _watch(self, admitted: CapabilitySnapshot) -> None:
+        try:
+            changes = changes_seen(admitted, read=self._read, stopped=self._stopped, period_s=self._period_s)
+            told = "; ".join(one.text for one in changes)
+        except Exception as error:  # noqa: BLE001 - a probe that cannot look must not pass for one that finds all well
+            told = f"the devices cannot be looked at: {type(error).__name__}: {error}"
+        if told and not self._stopped.is_set():
+            self._changed(f"{_CODE}: {told}")
+
+
+def changes_seen(
+    admitted: CapabilitySnapshot, *, read: Callable[[], Fields], stopped: threading.Event, period_s: float
+) -> tuple[Finding, ...]:
+    """Look every so often until the devices have changed; empty where it was stopped first.
+
+    A change must be seen twice in a row: a probe that did not end in time on a busy host is no lost device, and the
+    price of a mistake is a server and everything in its queue.
+    """
+    while not stopped.wait(period_s):
+        if device_changes(admitted, read()) and (changes := device_changes(admitted, read())):
+            return changes
+    return ()
 
 
 def read_devices(*, limit_s: float) -> Fields:

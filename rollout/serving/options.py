@@ -90,6 +90,8 @@ class ServeOptions:
     """What the server must prove; it also orders the providers, and so the device."""
     matrix: Matrix | None = None
     """The version matrix that the admission policy names."""
+    plans: Path | None = None
+    """The store of engine plans; only where the policy orders TensorRT."""
     engine_cache: Path | None = None
     """The folder of engine plans that the admission policy names."""
     host: str = "127.0.0.1"
@@ -122,13 +124,14 @@ ENGINE_OPTIONS: dict[EngineKind, frozenset[str]] = {
             "gpu_memory_limit",
             "arena_strategy",
             "tf32",
+            "plans",
         }
     ),
     EngineKind.DIFFUSERS: frozenset({"attention"}),
 }
 """Options that one engine alone knows."""
 
-GPU_OPTIONS = frozenset({"gpu_memory_limit", "arena_strategy", "tf32"})
+GPU_OPTIONS = frozenset({"gpu_memory_limit", "arena_strategy", "tf32", "plans"})
 """Options that mean something on a GPU alone."""
 
 ENGINE_PRECISIONS: dict[EngineKind, frozenset[Precision]] = {

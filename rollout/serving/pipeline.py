@@ -40,6 +40,8 @@ class Drawing:
 
     pictures: tuple[bytes, ...]
     phase_ms: Mapping[str, float]
+    device_s: float
+    """Of text, unet and vae, the seconds inside the runtime's calls: see `Engine.device_s`."""
 
 
 def draw(engine: Engine, request: PictureRequest, *, cancelled: threading.Event) -> Drawing:
@@ -53,13 +55,14 @@ def draw(engine: Engine, request: PictureRequest, *, cancelled: threading.Event)
     Raises:
         WorkCancelledError: `cancelled` was set.
         NonFiniteError: The model gave NaN or infinity.
-        AdmissionError, ProviderLostError: The runtime no longer is what it must be.
+        AdmissionError, ProviderLostError, PlacementLostError: The runtime no longer is what it must be.
         PlatformError: The runtime failed.
     """
     schedule = euler_schedule(steps=request.steps, prediction=engine.options.prediction)
     per_group = max(1, GROUP_PIXELS_MAX // (request.width * request.height))
     phase_ms = {"text": 0.0, "unet": 0.0, "vae": 0.0, "png": 0.0}
     pictures: list[bytes] = []
+    device_s_before = engine.device_s
     started = perf_counter()
     text_states = engine.encode(np.stack([tokenize(""), tokenize(request.prompt)]))
     phase_ms["text"] = _ms_since(started)
@@ -76,7 +79,7 @@ def draw(engine: Engine, request: PictureRequest, *, cancelled: threading.Event)
         started = perf_counter()
         pictures += [_png(picture) for picture in pixels]
         phase_ms["png"] += _ms_since(started)
-    return Drawing(pictures=tuple(pictures), phase_ms=phase_ms)
+    return Drawing(pictures=tuple(pictures), phase_ms=phase_ms, device_s=engine.device_s - device_s_before)
 
 
 def _noise(request: PictureRequest, seeds: range) -> Floats:

@@ -1,29 +1,29 @@
 """The server process: listen, load, prove, serve, drain."""
 
 import asyncio
-import os
 import socket
 import sys
 import threading
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from typing import assert_never
 
 import uvicorn
 from starlette.applications import Starlette
 
 from rollout.errors import ConfigError, RolloutError
+from rollout.model.admission import Profile
 from rollout.serving.app import ImageServer, build_app
+from rollout.serving.degradation import DegradedReason, admitted_pace
 from rollout.serving.engines.table import load_engine
-from rollout.serving.failures import NotAdmittedError
+from rollout.serving.failures import EXIT_REFUSED, NotAdmittedError
+from rollout.serving.liveness import PERIOD_S, DeviceProbe, Liveness, read_devices
 from rollout.serving.options import ServeOptions
 from rollout.serving.proof import Named, prove, watched
 from rollout.serving.readiness import Readiness
 from rollout.serving.snapshot import release_fields
 from rollout.serving.subject import PictureSubject
 from rollout.serving.work_queue import WorkQueue
-
-EXIT_REFUSED = os.EX_CONFIG
-"""78, sysexits' "configuration error": a supervisor should not restart the process as it is."""
 
 # Longer than Envoy keeps idle upstream connections (an hour), so that the router closes first and never sends a
 # request into a connection that the server is just closing.
@@ -43,20 +43,33 @@ def run_server(options: ServeOptions) -> int:
     except ConfigError as error:
         _report(error)
         return EXIT_REFUSED
-    readiness = Readiness()
+    readiness, liveness = Readiness(), Liveness()
     queue = WorkQueue(limit=options.queue_limit)
     device_watch = watched(options.admission)
-    server = ImageServer(readiness=readiness, queue=queue, side_max=options.side_max, device_watch=device_watch)
+    server = ImageServer(
+        readiness=readiness, liveness=liveness, queue=queue, side_max=options.side_max, device_watch=device_watch
+    )
+
+    def device_changed(reason: str) -> None:
+        liveness.fail(reason)
+        server.lose_path(DegradedReason.DEVICE, reason)
+
+    probe = DeviceProbe(
+        read=lambda: read_devices(limit_s=options.admission.probe_s), changed=device_changed, period_s=PERIOD_S
+    )
     refusals: list[RolloutError] = []
 
     @asynccontextmanager
     async def lifespan(_app: Starlette) -> AsyncIterator[None]:
-        ticket = queue.submit(lambda stopped: _become_ready(options, server, readiness, stopped=stopped))
+        ticket = queue.submit(lambda stopped: _become_ready(options, server, readiness, probe, stopped=stopped))
         watch = asyncio.create_task(_watch(asyncio.wrap_future(ticket.future), refuse=refuse))
         yield
         ticket.cancel()
         queue.close()
         watch.cancel()
+        probe.stop()
+        if device_watch:
+            device_watch.stop()
 
     def refuse(error: RolloutError) -> None:
         refusals.append(error)
@@ -95,6 +108,7 @@ def _become_ready(
     options: ServeOptions,
     server: ImageServer,
     readiness: Readiness,
+    probe: DeviceProbe,
     *,
     stopped: threading.Event,
 ) -> None:
@@ -113,10 +127,17 @@ def _become_ready(
         stopped=stopped,
     )
     if not proof.admitted or proof.subject is None:
-        raise NotAdmittedError(proof.findings)
-    engine = proof.subject.engine
-    server.metrics.set_provider(provider=engine.provider, profile=options.admission.profile)
-    readiness.admit(engine, proof.snapshot)
+        raise NotAdmittedError(proof.report())
+    engine, snapshot = proof.subject.engine, proof.snapshot
+    server.metrics.set_admitted(provider=engine.provider, profile=options.admission.profile, digest=snapshot.digest)
+    readiness.admit(engine, snapshot, pace=admitted_pace(snapshot, degraded_ratio=options.admission.degraded_ratio))
+    match options.admission.profile:
+        case Profile.GPU:
+            probe.start(snapshot)
+        case Profile.DEVELOPMENT_CPU:
+            pass  # There is no device that could vanish.
+        case _ as unknown:
+            assert_never(unknown)
 
 
 async def _watch(loading: asyncio.Future[None], *, refuse: Callable[[RolloutError], None]) -> None:

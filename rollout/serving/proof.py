@@ -1,7 +1,7 @@
 """The proof of a stack: load, warm up, look everywhere, test, judge."""
 
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -22,7 +22,7 @@ from rollout.serving.judge import judge
 from rollout.serving.messages import fallback_signs, listening
 from rollout.serving.plans.cache_watch import CacheState, read_cache, rebuilt
 from rollout.serving.self_test import run_self_test, warm_up
-from rollout.serving.snapshot import build_snapshot
+from rollout.serving.snapshot import DEVICE_TIME_FIELD, build_snapshot
 from rollout.serving.subject import Subject
 
 S = TypeVar("S", bound=Subject)
@@ -72,6 +72,7 @@ def prove(
     named: Named,
     watch: DeviceWatch | None,
     stopped: threading.Event,
+    loaded_before: bool = False,
 ) -> Proof[S]:
     """Load something and find out what it is worth; collectors read beside it.
 
@@ -82,6 +83,7 @@ def prove(
         named: What the policy names.
         watch: Samples the GPUs; None under a profile without.
         stopped: Ends the self-test early.
+        loaded_before: `load` returns what was loaded already, when nobody listened and nobody held a clock.
 
     Raises:
         ConfigError: It cannot be loaded for a reason that is no matter of admission.
@@ -91,11 +93,14 @@ def prove(
     reading = RunningCollectors(COLLECTORS, limit_s=policy.probe_s)
     with listening() as heard:
         subject, failure, shown = _exercised(policy, load, watch=watch, stopped=stopped)
+    if loaded_before:
+        shown["load.duration_s"] = unavailable(_CLOCK, "it was loaded before the proof began")
+    heard_while = "warming up; it was loaded before" if loaded_before else "loading"
     snapshot = build_snapshot(
         [*reading.results(), (LIBRARIES, LIBRARIES.complete(LIBRARIES.read()))],
         said,
         shown,
-        {"runtime.messages.fallback": ok(_lines(heard.text), "descriptors 1 and 2 while loading")},
+        {"runtime.messages.fallback": ok(_lines(heard.text), f"descriptors 1 and 2 while {heard_while}")},
         {} if before is None or named.engine_cache is None else _engine_cache(before, read_cache(named.engine_cache)),
     )
     findings = judge(
@@ -129,7 +134,7 @@ def watched(policy: AdmissionPolicy) -> DeviceWatch | None:
 
 def _exercised(
     policy: AdmissionPolicy, load: Callable[[], S], *, watch: DeviceWatch | None, stopped: threading.Event
-) -> tuple[S | None, Reason | None, Mapping[str, Capability]]:
+) -> tuple[S | None, Reason | None, dict[str, Capability]]:
     """Load, work, ask, work again; return the subject, why it failed, and what it showed so far."""
     started = perf_counter()
     subject: S | None = None
@@ -144,6 +149,7 @@ def _exercised(
     except AdmissionError as error:
         return subject, Reason(code=error.code, text=str(error)), shown
     shown["self_test.latency_s"] = ok(round(test.latency_s, 4), f"{_CLOCK} around the fastest warm repetition")
+    shown[DEVICE_TIME_FIELD] = ok(round(test.device_s, 6), f"{_CLOCK} in the runtime's calls, least repetition")
     shown["self_test.repetitions"] = ok(test.repetitions, "warm self-test")
     shown["self_test.utilisation"] = _utilisation(watch, since=begun)
     return subject, None, shown

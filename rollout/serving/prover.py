@@ -16,13 +16,11 @@ from rollout.model.admission import AdmissionPolicy, AdmissionReport, Finding
 from rollout.model.base import Strict
 from rollout.model.matrix import Matrix
 from rollout.model.reasons import REASONS
-from rollout.model.snapshot import ok
-from rollout.serving.collectors.interface import Fields
 from rollout.serving.engines.table import load_engine
-from rollout.serving.isolation import IsolatedError, run_isolated
+from rollout.serving.isolation import IsolatedError, end_with, run_isolated
 from rollout.serving.options import EngineKind, Precision, ServeOptions
 from rollout.serving.proof import Named, Proof, prove, watched
-from rollout.serving.snapshot import release_fields
+from rollout.serving.snapshot import policy_fields, release_fields
 from rollout.serving.subject import ModelSubject, PictureSubject, load_model
 
 FILE_BYTES_MAX = 1 << 30
@@ -40,6 +38,8 @@ class ProofRequest(Strict):
     matrix: Matrix | None
     engine_cache: str
     """Empty where the policy names none."""
+    plans: str
+    """The store of engine plans; empty where there is none."""
 
 
 def prove_isolated(request: ProofRequest, *, limit_s: float) -> AdmissionReport:
@@ -76,8 +76,9 @@ def _died(policy: AdmissionPolicy, text: str) -> AdmissionReport:
     )
 
 
-def main(answering: int) -> None:
-    """Read the request, prove, answer."""
+def main(parent: int, answering: int) -> None:
+    """Read the request, prove, answer; a proof whose asker was ended may hold a GPU for minutes."""
+    end_with(parent)
     request = ProofRequest.model_validate_json(sys.stdin.buffer.read())
     try:
         answer = _proven(request).report().model_dump_json(by_alias=True).encode()
@@ -98,7 +99,7 @@ def _proven(request: ProofRequest) -> Proof[PictureSubject] | Proof[ModelSubject
             return prove(
                 policy,
                 lambda: load_model(policy, path=path),
-                said=_said(policy),
+                said=policy_fields(policy),
                 named=named,
                 watch=watch,
                 stopped=stopped,
@@ -126,15 +127,11 @@ def _options(request: ProofRequest) -> ServeOptions:
         admission=request.policy,
         engine=request.engine,
         precision=Precision.FP32,
+        plans=Path(request.plans) if request.plans else None,
     )
 
 
-def _said(policy: AdmissionPolicy) -> Fields:
-    source = "admission policy"
-    return {"policy.profile": ok(policy.profile.value, source), "policy.admission": ok(policy.name, source)}
-
-
 if __name__ == "__main__":
-    main(int(sys.argv[1]))
+    main(int(sys.argv[1]), int(sys.argv[2]))
     # Libraries of drivers have exit handlers that hang or crash; everything was sent.
     os._exit(0)

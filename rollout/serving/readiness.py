@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import assert_never
 
 from rollout.model.snapshot import CapabilitySnapshot
+from rollout.serving.degradation import Pace
 from rollout.serving.engines.interface import Engine
 
 
@@ -23,13 +24,15 @@ class Ready:
     snapshot: CapabilitySnapshot
     digest: str
     """The snapshot's digest, computed once: every answer carries it."""
+    pace: Pace
+    """How the device time of requests compares with what was admitted."""
 
 
 ReadinessState = NotReady | Ready
 
 
 class Readiness:
-    """The current state; written by the loading thread and by a request that finds the stack degraded."""
+    """The current state; written by the loading thread, by a request that finds the path lost, and by the probe."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -52,9 +55,9 @@ class Readiness:
             case _ as unknown:
                 assert_never(unknown)
 
-    def admit(self, engine: Engine, snapshot: CapabilitySnapshot) -> None:
+    def admit(self, engine: Engine, snapshot: CapabilitySnapshot, *, pace: Pace) -> None:
         """Everything is proven: take traffic."""
-        self._set(Ready(engine=engine, snapshot=snapshot, digest=snapshot.digest))
+        self._set(Ready(engine=engine, snapshot=snapshot, digest=snapshot.digest, pace=pace))
 
     def lose(self, reason: str) -> None:
         """The stack no longer is what was proven, or never was."""

@@ -5,14 +5,19 @@ from collections.abc import Iterable
 
 import numpy as np
 
+from rollout.model.admission import AdmissionPolicy
 from rollout.model.snapshot import SNAPSHOT_SCHEMA, Capability, CapabilitySnapshot, ok
 from rollout.serving.collectors.interface import Collector, Fields
 from rollout.serving.engines.interface import GUIDANCE_SCALE
 from rollout.serving.options import ServeOptions
 from rollout.serving.scheduler import SCHEDULER_NAME
 
+DEVICE_TIME_FIELD = "self_test.device_s"
+"""Seconds inside the runtime's calls for the self-test's picture; what later requests are compared with."""
+
 MEASUREMENTS = frozenset(
     {
+        DEVICE_TIME_FIELD,
         "runtime.ort.placement.cpu_time_share",
         "self_test.latency_s",
         "self_test.repetitions",
@@ -23,12 +28,17 @@ MEASUREMENTS = frozenset(
 """Of the fields that no collector promises, those that vary between instances of one release."""
 
 
+def policy_fields(policy: AdmissionPolicy) -> Fields:
+    """Return by what a stack is judged."""
+    source = "admission policy"
+    return {"policy.profile": ok(policy.profile.value, source), "policy.admission": ok(policy.name, source)}
+
+
 def release_fields(options: ServeOptions) -> Fields:
     """Return what the release asked for."""
     source = "server options"
     return {
-        "policy.profile": ok(options.admission.profile.value, "admission policy"),
-        "policy.admission": ok(options.admission.name, "admission policy"),
+        **policy_fields(options.admission),
         "runtime.engine": ok(options.engine.value, source),
         "model.precision": ok(options.precision.value, source),
         "pipeline.guidance": ok(options.guidance.value, source),

@@ -3,8 +3,10 @@
 import io
 import threading
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from contextlib import nullcontext
+from dataclasses import dataclass, field
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
@@ -19,6 +21,7 @@ from rollout.serving.collectors.interface import Fields
 from rollout.serving.engines.interface import Engine
 from rollout.serving.failures import AdmissionError, NonFiniteError
 from rollout.serving.pipeline import PictureRequest, draw
+from rollout.serving.stopwatch import Stopwatch
 
 if TYPE_CHECKING:
     import onnxruntime as ort
@@ -32,6 +35,10 @@ _CONTRAST_MIN = 4.0
 
 class Subject(Protocol):
     """Something that can be made to do the same work again and again."""
+
+    @property
+    def device_s(self) -> float:
+        """Seconds spent inside the runtime's calls so far; a caller takes differences."""
 
     def work(self) -> bytes:
         """Do the work once; the same bytes come out every time.
@@ -52,6 +59,11 @@ class PictureSubject:
     """An engine that draws. See `Subject`."""
 
     engine: Engine
+
+    @property
+    def device_s(self) -> float:
+        """See `Engine.device_s`."""
+        return self.engine.device_s
 
     def work(self) -> bytes:
         """See `Subject.work`."""
@@ -80,13 +92,22 @@ class ModelSubject:
     """The providers that were asked for; None where a foreign program made the session."""
     model_digest: str
     """Empty where nobody knows."""
+    profiles: "TemporaryDirectory[str] | None" = None
+    """Where the session writes its profile, to be removed; None where it writes none, or its owner keeps it."""
+    stopwatch: Stopwatch = field(default_factory=Stopwatch, repr=False, compare=False)
+
+    @property
+    def device_s(self) -> float:
+        """See `Subject.device_s`: `InferenceSession.run`."""
+        return self.stopwatch.seconds
 
     def work(self) -> bytes:
         """See `Subject.work`."""
         from rollout.serving.strict_session import ORT_ERRORS  # noqa: PLC0415 - only where ONNX Runtime is used
 
         try:
-            outputs = [np.asarray(one) for one in self.session.run(None, dict(self.feeds))]
+            with self.stopwatch:
+                outputs = [np.asarray(one) for one in self.session.run(None, dict(self.feeds))]
         except ORT_ERRORS as error:
             raise PlatformError(f"ONNX Runtime failed: {' '.join(str(error).split())}") from error
         if not all(np.isfinite(one).all() for one in outputs if one.dtype.kind == "f"):
@@ -103,9 +124,11 @@ class ModelSubject:
 
         source = "sha256 of the model file"
         digest = ok(self.model_digest, source) if self.model_digest else failed(source, "the program did not say")
+        with self.profiles or nullcontext():
+            placement = placement_fields({"model": self.session}, _ended_profile(self.session))
         return {
             **runtime_fields(self.session, requested=self.requested),
-            **placement_fields({"model": self.session}, _ended_profile(self.session)),
+            **placement,
             "runtime.engine": ok("ort", "an inference session is there"),
             "model.weights.digest": digest,
         }
@@ -132,10 +155,15 @@ def load_model(policy: AdmissionPolicy, *, path: Path) -> ModelSubject:
         digest = digest_bytes(path.read_bytes())
     except OSError as error:
         raise ConfigError(f"{path}: the model cannot be read: {error}") from error
+    profiles = TemporaryDirectory()
     options = ort.SessionOptions()
+    options.enable_profiling = True
+    options.profile_file_prefix = str(Path(profiles.name, "warm-up"))
     session = open_strict_session(path, providers=policy.providers, options=options)
     feeds = seeded_feeds(session, dimensions=policy.model.dimensions if policy.model else {})
-    return ModelSubject(session=session, feeds=feeds, requested=policy.providers, model_digest=digest)
+    return ModelSubject(
+        session=session, feeds=feeds, requested=policy.providers, model_digest=digest, profiles=profiles
+    )
 
 
 def seeded_feeds(session: "ort.InferenceSession", *, dimensions: Mapping[str, int]) -> dict[str, NDArray[Any]]:

@@ -11,21 +11,27 @@ import socket
 import statistics
 import subprocess
 import sys
+import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 
 import httpx
 import numpy as np
+import psutil
 import pytest
 import yaml
 from PIL import Image
+from prometheus_client.parser import text_string_to_metric_families
 
 from rollout.cli.files import load_admission
 from rollout.model.snapshot import parse_snapshot
 from rollout.model.wire import (
+    HEADER_GPU_MEMORY,
     HEADER_POD_UID,
+    HEADER_PROVIDER,
     HEADER_SNAPSHOT_DIGEST,
     PATH_CAPABILITIES,
     PATH_HEALTH,
@@ -34,10 +40,18 @@ from rollout.model.wire import (
     PATH_READY,
     SERVER_TIMING,
 )
+from rollout.serving.degradation import WINDOW, DegradedReason
+
+ROOT = Path(__file__).parents[2]
+RULES = ROOT / "examples" / "prometheus" / "rollout-serving.rules.yaml"
+PAGE = ROOT / "docs" / "serving-metrics.md"
 
 QUICK = {"prompt": "a red cat", "seed": 3, "num_inference_steps": 2, "size": "64x64"}
 LONG = {"prompt": "a red cat", "seed": 3, "num_inference_steps": 150, "size": "128x128"}
 """About a second of work."""
+TESTED = {"prompt": "a red cat", "seed": 3, "num_inference_steps": 4, "size": "128x128"}
+"""The shape that the self-test has measured."""
+LATENCY = 'rollout_degraded{reason="latency"}'
 
 
 @dataclass
@@ -217,8 +231,9 @@ def test_server_timing_phases_add_up_to_the_total(good):
     answer = good.draw(num_inference_steps=8, size="128x128")
     outside_ms = (time.perf_counter() - started) * 1e3
     phases = timings(answer)
-    assert list(phases) == ["queue", "text", "unet", "vae", "png", "total"]
-    parts_ms = sum(phases.values()) - phases["total"]
+    assert list(phases) == ["queue", "text", "unet", "vae", "png", "device", "total"]
+    parts_ms = sum(phases.values()) - phases["total"] - phases["device"]
+    assert phases["device"] <= phases["text"] + phases["unet"] + phases["vae"]
     assert parts_ms <= phases["total"] <= outside_ms
     assert phases["total"] - parts_ms < 20
     assert phases["unet"] > phases["total"] / 2
@@ -390,3 +405,118 @@ def test_a_taken_port_is_refused_with_one_line(good, cache):
 def test_the_first_provider_and_profile_are_in_the_metrics(good):
     assert good.metric('rollout_provider_info{profile="development-cpu",provider="CPUExecutionProvider"}') == 1
     assert good.metric("rollout_ready") == 1
+
+
+def test_an_answer_with_pictures_names_its_provider_and_no_memory_of_a_gpu_that_is_not_there(good):
+    answer = good.draw()
+    assert answer.headers[HEADER_PROVIDER] == "CPUExecutionProvider"
+    assert HEADER_GPU_MEMORY not in answer.headers
+    assert HEADER_PROVIDER not in good.draw(n=99).headers
+
+
+def test_device_time_is_counted_by_provider(good):
+    counted = 'rollout_device_seconds_{}{{provider="CPUExecutionProvider"}}'
+    count, total_s = good.metric(counted.format("count")), good.metric(counted.format("sum"))
+    device_ms = timings(good.draw())["device"]
+    assert good.metric(counted.format("count")) == count + 1
+    assert good.metric(counted.format("sum")) - total_s == pytest.approx(device_ms / 1e3, abs=1e-5)
+
+
+def test_the_metrics_name_version_and_admitted_snapshot(good):
+    digest = good.client.get(PATH_READY).json()["snapshot_digest"]
+    assert re.search(rf'rollout_build_info{{snapshot_digest="{digest}",version="[\d.]+"}} 1.0', metrics(good))
+
+
+def metrics(server):
+    return server.client.get(PATH_METRICS).text
+
+
+def test_waiting_behind_others_does_not_slow_a_request_down_in_device_time(cache):
+    """Eight clients of one server: each waits for seven others, and the device works as it does for one."""
+    with serving(cache) as server, ThreadPoolExecutor(8) as pool:
+        pace, total = [], []
+        for _ in range(3):  # One client and eight in turns, so that a busy machine slows both.
+            alone = [timings(server.draw(**TESTED))["total"] for _ in range(WINDOW)]
+            alone_ratio = server.metric("rollout_device_time_ratio")
+            crowded = list(pool.map(lambda _: timings(server.draw(**TESTED))["total"], range(2 * WINDOW)))
+            pace.append(server.metric("rollout_device_time_ratio") / alone_ratio)
+            total.append(statistics.median(crowded) / statistics.median(alone))
+    assert statistics.median(total) > 4
+    assert statistics.median(pace) < 2
+
+
+def test_a_server_that_gets_a_quarter_of_a_core_is_degraded_until_it_has_it_back(cache):
+    with serving(cache) as server:
+        if not any(share_of_a_core(server) > 0.95 for _ in range(40)):
+            pytest.skip("others keep this machine so busy that a quarter of a core is no news to the server")
+        assert server.metric(LATENCY) == 0
+        with throttled(server.process):
+            for _ in range(WINDOW):
+                server.draw(**TESTED)
+        assert server.metric(LATENCY) == 1
+        assert server.client.get(PATH_READY).status_code == 200
+        wait_for(lambda: at_pace(server), timeout_s=60)
+        assert server.metric(LATENCY) == 0
+
+
+def share_of_a_core(server):
+    """Return how much of the time the server runs that it wants to, a little more for what it does beside."""
+    process = psutil.Process(server.process.pid)
+    before_s = sum(process.cpu_times()[:2])
+    device_s = sum(timings(server.draw(**TESTED))["device"] for _ in range(WINDOW)) / 1e3
+    return (sum(process.cpu_times()[:2]) - before_s) / device_s
+
+
+def at_pace(server):
+    """Draw, and tell whether enough requests were compared and found as fast as admitted."""
+    return server.draw(**TESTED).status_code == 200 and server.metric("rollout_device_time_ratio") < 2.5
+
+
+@contextmanager
+def throttled(process, *, runs_s=0.005, period_s=0.02):
+    """Let a process run for a quarter of the time, as a CPU quota does."""
+    ended = threading.Event()
+
+    def turn():
+        while not ended.wait(runs_s):
+            process.send_signal(signal.SIGSTOP)
+            ended.wait(period_s - runs_s)
+            process.send_signal(signal.SIGCONT)
+
+    turning = threading.Thread(target=turn)
+    turning.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        turning.join()
+
+
+def test_the_alerts_name_metrics_and_reasons_that_the_server_exposes(good):
+    good.draw()
+    exposed = {sample.name for family in text_string_to_metric_families(metrics(good)) for sample in family.samples}
+    rules = [rule for group in yaml.safe_load(RULES.read_text())["groups"] for rule in group["rules"]]
+    assert len({rule["alert"] for rule in rules}) == len(rules)
+    asked = {name for rule in rules for name in re.findall(r"\brollout_\w+", rule["expr"])}
+    assert {"rollout_degraded", "rollout_ready", "rollout_live"} <= asked <= exposed
+    reasons = {
+        one for rule in rules for words in re.findall(r'reason=~?"([^"]+)"', rule["expr"]) for one in words.split("|")
+    }
+    assert reasons == set(DegradedReason)
+    for rule in rules:
+        assert re.fullmatch(r"rollout_\w+(\{[^{}]*\})? == [01]", rule["expr"])
+        assert {"summary", "description"} <= rule["annotations"].keys()
+
+
+def test_the_page_lists_every_header_and_metric_with_its_labels(good):
+    good.draw()
+    rows = dict(re.findall(r"^\| `([\w-]+)` \|(.*)$", PAGE.read_text(), re.MULTILINE))
+    for name in (HEADER_POD_UID, HEADER_SNAPSHOT_DIGEST, HEADER_PROVIDER, HEADER_GPU_MEMORY, SERVER_TIMING):
+        assert name in rows
+    assert set(timings(good.draw())) <= set(re.findall(r"`(\w+)`", rows[SERVER_TIMING]))
+    for family in text_string_to_metric_families(metrics(good)):
+        if family.name.endswith("_created"):  # When a counter began, which Prometheus' library adds by itself.
+            continue
+        name = f"{family.name}_total" if family.type == "counter" else family.name
+        labels = {label for sample in family.samples for label in sample.labels} - {"le"}
+        assert labels <= set(re.findall(r"`(\w+)`", rows[name].split("|")[0])), name

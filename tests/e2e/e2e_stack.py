@@ -41,7 +41,11 @@ QUICK_POLICY = {
     "errors": {"rate_max": 0.05},
     "live": {"error_rate_max": 0.05, "requests_min": 0},
     "pictures": {"psnr_db_min": 45.0},
-    "capabilities": {"required": ["runtime.ort.providers.actual", "model.weights.digest"], "allowed_differences": []},
+    "capabilities": {
+        "required": ["runtime.ort.providers.actual", "model.weights.digest"],
+        "allowed_differences": [],
+        "waivers": [],
+    },
     "shift": {"weights": [50, 100], "pairs_per_step": 1, "dwell_s": 0.1},
     "soak": {"pairs": 1, "seconds": 0.1},
     "load": None,

@@ -254,3 +254,28 @@ def test_history_watch_diff_compare_and_snapshot_tell_what_there_is(stack):
     assert stack.run("diff", blue, green, "--output", "json").data == {"differences": []}
     ran = stack.run("compare", blue, green, "--policy", "policy.yaml", "--prompts", "prompts.yaml", "--output", "json")
     assert ran.code == 0, (ran.out, ran.err)
+
+
+def test_waived_field_is_let_pass_until_its_day_and_then_refused_in_advance(stack):
+    driver = {"what": "gpu.driver.version", "who": "ops", "why": "no GPU in this test"}
+    stack.policy["capabilities"]["required"].append(driver["what"])
+    stack.policy["capabilities"]["waivers"] = [driver | {"until": "9999-12-31"}]
+    stack.bootstrap()
+    assert "(waived until 9999-12-31 by ops: no GPU in this test)" in " ".join(stack.run("explain", "last").out.split())
+    planned = stack.run("plan", stack.release("good"))
+    assert planned.code == 0
+    assert "note: gpu.driver.version is waived until 9999-12-31 by ops: no GPU in this test" in planned.out
+
+    stack.policy["capabilities"]["waivers"] = [driver | {"until": "2020-06-30"}]
+    told = "the waiver of gpu.driver.version by ops ended 2020-06-30"
+    for command in (
+        ["plan", stack.release("good")],
+        ["promote", stack.release("good")],
+        ["policy", "check", "policy.yaml"],
+    ):
+        ran = stack.run(*command)
+        assert (ran.code, told in ran.err) == (2, True), command
+    assert stack.run("explain", "last").code == 0
+    ran = stack.run("verify")
+    assert ran.code == 3
+    assert "the waiver by ops ended 2020-06-30" in " ".join(ran.out.split())

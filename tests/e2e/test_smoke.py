@@ -115,10 +115,9 @@ def test_slow_release_breaches_and_the_capability_that_explains_it_is_named(meas
     assert measured.junit()["drift"][0] == "failure"
 
 
-def test_release_without_graph_optimisation_breaches_by_its_capabilities(measured):
+def test_lost_graph_optimisation_is_named_also_where_its_latency_is_within_the_margin(measured):
     ran = measured.smoke(measured.release("plain", "--graph-optimization", "disabled"), "--baseline", "base.json")
-    assert ran.code == 3, (ran.out, ran.err)
-    assert measured.outcomes(ran)["capabilities"][0] == "BREACH"
+    assert ran.code == 0, (ran.out, ran.err)
     assert "runtime.ort.graph_optimization: all -> disabled" in measured.junit()["capabilities"][1]
 
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from rollout.cli.options import output_option
+from rollout.cli.options import admission_options, output_option, proof_request
 
 if TYPE_CHECKING:
     from rollout.model.admission import AdmissionReport
@@ -16,21 +16,7 @@ TERMINATION_BYTES_MAX = 4096
 
 
 @click.command("admit", context_settings={"ignore_unknown_options": False})
-@click.option(
-    "--policy",
-    "policy_name",
-    default="gpu",
-    show_default=True,
-    help="An admission policy file, or one of gpu, tensorrt, development-cpu.",
-)
-@click.option(
-    "--engine",
-    type=click.Choice(["ort", "diffusers"]),
-    default="ort",
-    show_default=True,
-    help="The runtime that draws the reference model; a policy's own model runs on ort.",
-)
-@click.option("--cache", type=click.Path(file_okay=False, path_type=Path), help="As for `rollout serve`.")
+@admission_options
 @click.option(
     "--timeout", "limit_s", default=120.0, show_default=True, type=click.FloatRange(1, 3600), help="Seconds in all."
 )
@@ -49,6 +35,7 @@ def admit(
     *,
     policy_name: str,
     engine: str,
+    plans: Path | None,
     cache: Path | None,
     limit_s: float,
     report_path: Path | None,
@@ -71,18 +58,9 @@ def admit(
             raise click.UsageError("--probe needs the --report of the admission, and no COMMAND")
         report = _probed(report_path, limit_s=demanded.policy.probe_s)
     else:
-        from rollout.cli.serve import default_cache
-        from rollout.serving.options import EngineKind
-        from rollout.serving.prover import ProofRequest, prove_isolated
+        from rollout.serving.prover import prove_isolated
 
-        request = ProofRequest(
-            policy=demanded.policy,
-            engine=EngineKind(engine),
-            cache=str((cache or default_cache()).absolute()),
-            model=str(demanded.model or ""),
-            matrix=demanded.matrix,
-            engine_cache=str(demanded.engine_cache or ""),
-        )
+        request = proof_request(demanded, engine=engine, cache=cache, plans=plans)
         report = prove_isolated(request, limit_s=limit_s)
         if report_path is not None:
             _write(report_path, report.model_dump_json(by_alias=True, indent=2))

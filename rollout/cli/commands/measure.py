@@ -1,4 +1,4 @@
-"""Commands that measure or compare without a rollout: snapshot, diff, compare."""
+"""Commands that measure or compare without a rollout: diff, compare."""
 
 import json
 from pathlib import Path
@@ -14,15 +14,6 @@ if TYPE_CHECKING:
     from rollout.model.snapshot import CapabilitySnapshot
 
 
-@click.command("snapshot")
-@click.argument("server", metavar="HOST:PORT")
-@click.option("--timeout", "timeout_s", default=10.0, show_default=True, help="Seconds.")
-def snapshot(server: str, timeout_s: float) -> int:
-    """Print what the server at HOST:PORT proves about itself, as JSON; its digest is checked."""
-    click.echo(json.dumps(read_snapshot(server, timeout_s).to_json(), indent=2))
-    return 0
-
-
 @click.command("diff")
 @click.argument("before", metavar="BEFORE")
 @click.argument("after", metavar="AFTER")
@@ -30,15 +21,28 @@ def snapshot(server: str, timeout_s: float) -> int:
 def diff(before: str, after: str, output: str) -> int:
     """Compare two capability snapshots; each is HOST:PORT or a file that `rollout snapshot` wrote.
 
+    docs/reasons.md explains each code. Waivers and allowed differences are the rollout's; here everything counts.
+
     Exit codes: 0 nothing that blocks differs, 3 a difference blocks.
     """
     from rollout.cli.render import render_diff
-    from rollout.gates.capabilities import diff as differences
+    from rollout.gates.differences import diff as differences
+    from rollout.model.reasons import REASONS
     from rollout.model.verdict import Severity
 
     found = differences(read_snapshot(before, 10.0), read_snapshot(after, 10.0))
     if output == "json":
-        rows = [{"key": d.key, "before": d.before, "after": d.after, "severity": d.severity.value} for d in found]
+        rows = [
+            {
+                "severity": one.severity.value,
+                "code": one.code,
+                "key": one.key,
+                "before": one.before,
+                "after": one.after,
+                "remedy": REASONS[one.code].remedy,
+            }
+            for one in found
+        ]
         click.echo(json.dumps({"differences": rows}, indent=2))
     else:
         render_diff(console(), found)

@@ -1,6 +1,7 @@
 """`rollout policy check` and `rollout policy schema`."""
 
 import json
+from datetime import UTC, datetime
 from pathlib import Path
 
 import click
@@ -18,7 +19,7 @@ def policy() -> None:
 def check(paths: tuple[Path, ...]) -> int:
     """Check files strictly, whatever their kind; every problem names file, line and key.
 
-    Exit codes: 0 all good, 2 something is wrong.
+    A waiver that has ended is one. Exit codes: 0 all good, 2 something is wrong.
     """
     from rollout.cli.files import load_any
     from rollout.errors import ConfigError
@@ -26,7 +27,7 @@ def check(paths: tuple[Path, ...]) -> int:
     wrong = 0
     for path in paths:
         try:
-            kind = load_any(path)
+            kind = load_any(path, today=datetime.now(tz=UTC).date())
         except ConfigError as error:
             wrong += 1
             click.echo(str(error), err=True)

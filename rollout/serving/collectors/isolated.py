@@ -10,7 +10,7 @@ from pydantic import TypeAdapter, ValidationError
 from rollout.model.snapshot import Capability
 from rollout.serving.collectors.interface import Collector, Fields
 from rollout.serving.collectors.table import COLLECTORS
-from rollout.serving.isolation import IsolatedError, run_isolated
+from rollout.serving.isolation import IsolatedError, end_with, run_isolated
 
 _FIELDS = TypeAdapter(dict[str, Capability])
 
@@ -27,6 +27,8 @@ def read_isolated(collector: Collector, *, limit_s: float) -> Fields:
         return collector.complete(_FIELDS.validate_python(json.loads(answer, parse_constant=_refuse)))
     except IsolatedError as error:
         return collector.broken(str(error))
+    except OSError as error:
+        return collector.broken(f"its process could not be asked: {error}")
     except (ValidationError, ValueError, RecursionError) as error:
         return collector.broken(f"its process gave an answer that is not understood: {type(error).__name__}")
 
@@ -35,8 +37,9 @@ def _refuse(constant: str) -> Any:  # noqa: ANN401 - json's signature
     raise ValueError(f"{constant} is no JSON")
 
 
-def main(name: str, answering: int) -> None:
+def main(name: str, parent: int, answering: int) -> None:
     """Read and answer; an exception is the collector's bug and ends the child with its last line on stderr."""
+    end_with(parent)
     (collector,) = (one for one in COLLECTORS if one.name == name)
     fields = collector.read()
     with os.fdopen(answering, "wb") as answer:
@@ -44,6 +47,6 @@ def main(name: str, answering: int) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], int(sys.argv[2]))
+    main(sys.argv[1], int(sys.argv[2]), int(sys.argv[3]))
     # Libraries of drivers have exit handlers that hang or crash; everything was sent.
     os._exit(0)

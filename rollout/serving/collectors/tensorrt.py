@@ -25,7 +25,8 @@ def _read() -> Fields:
             _VERSION: ok(_dotted(number, major=int(re.findall(r"[0-9]+", soname)[-1])), "getInferLibVersion"),
             _LIBRARY: ok(_mapped(), "/proc/self/maps"),
         }
-    return {name: unavailable("dlopen", reasons[-1]) for name in (_VERSION, _LIBRARY)}
+    told = f"none of {', '.join(_SONAMES)} loads: {reasons[-1]}"
+    return {name: unavailable("dlopen", told) for name in (_VERSION, _LIBRARY)}
 
 
 def _dotted(number: int, *, major: int) -> str:

@@ -23,13 +23,14 @@ from rollout.serving.engines.interface import (
     guided,
     runtime_failure,
 )
-from rollout.serving.engines.torch_networks import NETWORKS, TEXT_WIDTH, TOKENS
+from rollout.serving.engines.torch_networks import NETWORKS, TOKENS
 from rollout.serving.failures import AdmissionError
 from rollout.serving.messages import fallback_signs
 from rollout.serving.model_cache import load_weights
 from rollout.serving.options import Attention, GuidanceMode, Precision, ServeOptions
 from rollout.serving.reading import read
 from rollout.serving.scheduler import EulerSchedule
+from rollout.serving.stopwatch import Stopwatch
 from rollout.serving.template import Part, load_template
 from rollout.serving.weights import TensorSpec
 
@@ -54,15 +55,24 @@ class DiffusersEngine:
     dtype: torch.dtype
     """Of the UNet, which does nearly all the work; the rest computes in 32 bits."""
     options: ServeOptions
+    stopwatch: Stopwatch = field(default_factory=Stopwatch, repr=False, compare=False)
 
     @property
     def provider(self) -> str:
         """The device that torch computes on."""
         return f"torch:{self.device}"
 
+    @property
+    def device_s(self) -> float:
+        """See `Engine.device_s`: all of `encode`, `denoise` and `decode`.
+
+        A call of torch returns before the GPU has computed; only the last copy to the host waits for it.
+        """
+        return self.stopwatch.seconds
+
     def encode(self, token_ids: NDArray[np.int64]) -> Floats:
         """See `Engine.encode`."""
-        with _on_torch():
+        with _on_torch(), self.stopwatch:
             states = self.networks[Part.TEXT](torch.from_numpy(token_ids).to(self.device))
             return _on_host(states)
 
@@ -70,7 +80,7 @@ class DiffusersEngine:
         self, noise: Floats, *, schedule: EulerSchedule, text_states: Floats, cancelled: threading.Event
     ) -> Floats:
         """See `Engine.denoise`. Latents stay on the device between steps."""
-        with _on_torch():
+        with _on_torch(), self.stopwatch:
             states = torch.from_numpy(text_states).to(self.device, self.dtype)
             latents = schedule.initial_latents(torch.from_numpy(noise).to(self.device))
             for step, timestep in enumerate(schedule.timesteps):
@@ -82,7 +92,7 @@ class DiffusersEngine:
 
     def decode(self, latents: Floats) -> Floats:
         """See `Engine.decode`."""
-        with _on_torch():
+        with _on_torch(), self.stopwatch:
             return _on_host(self.networks[Part.VAE](torch.from_numpy(latents).to(self.device)))
 
     def fields(self) -> Fields:
@@ -151,7 +161,8 @@ class DiffusersEngine:
         """Return the operators that one evaluation of the UNet computes attention with."""
         activities = [torch.profiler.ProfilerActivity.CPU]
         sample = torch.zeros(1, LATENT_CHANNELS, _PROBED_SIDE, _PROBED_SIDE, device=self.device, dtype=self.dtype)
-        states = torch.zeros(2, TOKENS, TEXT_WIDTH, device=self.device, dtype=self.dtype)
+        width = self.networks[Part.UNET].unet.config.cross_attention_dim
+        states = torch.zeros(2, TOKENS, width, device=self.device, dtype=self.dtype)
         with torch.inference_mode(), torch.profiler.profile(activities=activities) as profiled:
             self._predict(sample, 0.0, states)
         names = {one.key for one in profiled.key_averages()}

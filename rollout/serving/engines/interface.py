@@ -33,6 +33,13 @@ class Engine(Protocol):
     def provider(self) -> str:
         """What computes, as metrics and the snapshot name it."""
 
+    @property
+    def device_s(self) -> float:
+        """Seconds spent inside the runtime's calls since loading, copies to and from the device included.
+
+        What else the host does for a picture is left out: opening sessions, noise, PNG. A caller takes differences.
+        """
+
     def encode(self, token_ids: NDArray[np.int64]) -> Floats:
         """Return the text states, shape (n, 77, width), of token ids, shape (n, 77).
 

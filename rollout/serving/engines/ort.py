@@ -12,18 +12,20 @@ import numpy as np
 import onnxruntime as ort
 from numpy.typing import NDArray
 
-from rollout.model.admission import Profile
+from rollout.model.admission import Profile, Provider
 from rollout.model.canonical import digest_bytes
 from rollout.model.snapshot import Capability, failed, ok
 from rollout.serving.collectors.interface import Fields
 from rollout.serving.engines.interface import Floats, check_cancelled, guided, runtime_failure
 from rollout.serving.engines.ort_fields import placement_fields, runtime_fields
+from rollout.serving.engines.ort_plans import place_unet
 from rollout.serving.engines.ort_sessions import open_session
-from rollout.serving.failures import ProviderLostError
+from rollout.serving.failures import PlacementLostError
 from rollout.serving.model_cache import load_converted_unet, load_weights
 from rollout.serving.options import GuidanceMode, Precision, ServeOptions, SessionLifetime
 from rollout.serving.scheduler import EulerSchedule
-from rollout.serving.strict_session import ORT_ERRORS, check_providers
+from rollout.serving.stopwatch import Stopwatch
+from rollout.serving.strict_session import ORT_ERRORS, check_placement, check_providers
 from rollout.serving.template import Part, load_template
 
 _HOST = "cpu"
@@ -34,23 +36,31 @@ _DEVICE = 0
 class OrtEngine:
     """Graphs and weights in memory, verified, and the sessions over them. See `Engine`.
 
-    `shared` holds one session per part; with per-request sessions it serves the collectors only. Inputs and outputs
-    are bound to the device that the sessions compute on.
+    `shared` holds one session per part; with per-request sessions it serves the collectors, and as a yardstick. Inputs
+    and outputs are bound to the device that the sessions compute on.
     """
 
-    graphs: dict[Part, bytes] = field(repr=False)
+    graphs: dict[Part, bytes | Path] = field(repr=False)
     graph_digests: dict[Part, str]
     weights: bytes = field(repr=False)
     weights_digest: str
     options: ServeOptions
     shared: dict[Part, ort.InferenceSession]
+    plans: tempfile.TemporaryDirectory[str] | None
+    """Where the engine plan lies that the policy orders; None where it orders none."""
     profiles: tempfile.TemporaryDirectory[str] | None
     """Where the sessions' profiles go until `fields` is asked for; None where they are made for each request."""
+    stopwatch: Stopwatch = field(default_factory=Stopwatch, repr=False, compare=False)
 
     @property
     def provider(self) -> str:
         """The first execution provider that was asked for."""
         return self.options.admission.providers[0].value
+
+    @property
+    def device_s(self) -> float:
+        """See `Engine.device_s`: binding inputs, `run_with_iobinding`, and copying the output to the host."""
+        return self.stopwatch.seconds
 
     @property
     def device(self) -> str:
@@ -73,7 +83,8 @@ class OrtEngine:
     ) -> Floats:
         """See `Engine.denoise`. The text states lie on the device for all steps."""
         latents = schedule.initial_latents(noise)
-        states = self._bound_states(text_states, count=len(noise))
+        with self.stopwatch:
+            states = self._bound_states(text_states, count=len(noise))
         with self._session(Part.UNET) as session:
             for step, timestep in enumerate(schedule.timesteps):
                 check_cancelled(cancelled, step=step, steps=len(schedule.timesteps))
@@ -104,6 +115,7 @@ class OrtEngine:
         Raises:
             AdmissionError: A per-request session could not be made as asked for.
             ProviderLostError: The session no longer runs on the requested providers.
+            PlacementLostError: A per-request session puts more nodes on the CPU than the admitted one.
         """
         match self.options.session:
             case SessionLifetime.SHARED:
@@ -112,6 +124,7 @@ class OrtEngine:
                 session = open_session(
                     self.graphs[part], weights=self.weights, options=self.options, profile_prefix=None
                 )
+                check_placement(session, admitted=self.shared[part])
             case _ as unknown:
                 assert_never(unknown)
         yield session
@@ -149,16 +162,18 @@ class OrtEngine:
         """Run with inputs and outputs bound to the device, and copy the one output to the host.
 
         Raises:
-            ProviderLostError: The output lies elsewhere: a binding to a device that is not used is not refused.
+            PlacementLostError: The output lies elsewhere: a binding to a device that is not used is not refused.
             PlatformError: The runtime failed.
         """
         try:
-            output = self._bound_output(session, feeds)
-            if output.device_name() != self.device:
-                raise ProviderLostError(f"an output bound to {self.device} lies on {output.device_name()}")
-            values: Floats = output.numpy()
+            with self.stopwatch:
+                output = self._bound_output(session, feeds)
+                values: Floats = output.numpy()
         except ORT_ERRORS as error:
             raise runtime_failure("ONNX Runtime", error) from error
+        if output.device_name() != self.device:
+            text = f"an output bound to {self.device} lies on {output.device_name()}"
+            raise PlacementLostError(text, code="output_off_device")
         return values
 
     def _bound_output(self, session: ort.InferenceSession, feeds: Mapping[str, Any]) -> ort.OrtValue:
@@ -210,11 +225,15 @@ def load_ort(options: ServeOptions) -> OrtEngine:
     """
     template = load_template()
     weights = load_weights(template, cache=options.cache)
-    graphs = dict(template.graphs)
+    graphs: dict[Part, bytes | Path] = dict(template.graphs)
     graph_digests = dict(template.graph_digests)
-    if options.precision is not Precision.FP32:
-        graphs[Part.UNET] = load_converted_unet(template, weights, precision=options.precision, cache=options.cache)
-        graph_digests[Part.UNET] = digest_bytes(graphs[Part.UNET])
+    plans = tempfile.TemporaryDirectory() if Provider.TENSORRT in options.admission.providers else None
+    if plans is not None:
+        placed = place_unet(template, options, folder=Path(plans.name))
+        graphs[Part.UNET], graph_digests[Part.UNET] = placed, digest_bytes(placed.read_bytes())
+    elif options.precision is not Precision.FP32:
+        converted = load_converted_unet(template, weights, precision=options.precision, cache=options.cache)
+        graphs[Part.UNET], graph_digests[Part.UNET] = converted, digest_bytes(converted)
     profiles = tempfile.TemporaryDirectory() if options.session is SessionLifetime.SHARED else None
     shared = {
         part: open_session(
@@ -232,5 +251,6 @@ def load_ort(options: ServeOptions) -> OrtEngine:
         weights_digest=template.weights_digest,
         options=options,
         shared=shared,
+        plans=plans,
         profiles=profiles,
     )

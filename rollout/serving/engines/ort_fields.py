@@ -11,12 +11,14 @@ import onnxruntime as ort
 from rollout.model.snapshot import Capability, failed, ok, unavailable
 from rollout.serving.collectors.interface import Fields
 from rollout.serving.reading import read
-from rollout.serving.strict_session import CPU, INTRA_SPINNING_KEY
+from rollout.serving.strict_session import CPU, INTRA_SPINNING_KEY, ORT_ERRORS
 
 FUSED_ATTENTION_OPS = frozenset({"Attention", "MultiHeadAttention", "GroupQueryAttention", "PackedAttention"})
 
 _PLACEMENT_SOURCE = "InferenceSession.get_provider_graph_assignment_info"
 _PROFILE_SOURCE = "ONNX Runtime's profile of the warm-up"
+_NOT_RECORDED: tuple[type[Exception], ...] = (AttributeError, *ORT_ERRORS)
+"""A foreign program's session need not have recorded where its nodes run, and an old ONNX Runtime cannot."""
 _MEMCPY_PREFIX = "Memcpy"
 _KERNEL_SUFFIX = "_kernel_time"
 
@@ -69,10 +71,9 @@ def placement_fields(sessions: Mapping[str, ort.InferenceSession], profiles: Ite
     """
     try:
         placed = {part: _placed_nodes(session) for part, session in sessions.items()}
-    except (AttributeError, RuntimeError) as error:
-        assigned: Fields = dict.fromkeys(
-            _ASSIGNED, unavailable(_PLACEMENT_SOURCE, f"ONNX Runtime {ort.__version__}: {error}")
-        )
+    except _NOT_RECORDED as error:
+        said = f"ONNX Runtime {ort.__version__}: {' '.join(str(error).split())}"
+        assigned: Fields = dict.fromkeys(_ASSIGNED, unavailable(_PLACEMENT_SOURCE, said))
     else:
         assigned = _assigned(placed)
     try:

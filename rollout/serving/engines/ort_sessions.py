@@ -15,12 +15,12 @@ PARALLEL_INTER_OP_THREADS = 2
 
 
 def open_session(
-    graph: bytes, *, weights: bytes, options: ServeOptions, profile_prefix: Path | None
+    graph: bytes | Path, *, weights: bytes, options: ServeOptions, profile_prefix: Path | None
 ) -> ort.InferenceSession:
     """Open a session that runs on exactly the providers of the admission policy and cannot fall back.
 
     Args:
-        graph: An ONNX model whose external data, if any, lies in `WEIGHTS_LOCATION`.
+        graph: An ONNX model whose external data, if any, lies in `WEIGHTS_LOCATION`; or the file of an EPContext model.
         weights: The content of that file.
         options: The release.
         profile_prefix: Where the session's profile of its first runs goes; None: it is not profiled.

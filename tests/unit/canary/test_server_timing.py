@@ -17,6 +17,12 @@ def test_what_is_not_declared_is_absent(header):
     assert declared.total_s is None
 
 
+def test_device_time_that_overlaps_other_phases_changes_neither_queue_nor_total():
+    phases = "queue;dur=2, text;dur=1, unet;dur=5, vae;dur=1, png;dur=1"
+    plain = parse_server_timing(f"{phases}, total;dur=10.5")
+    assert parse_server_timing(f"{phases}, device;dur=6.9, total;dur=10.5") == plain
+
+
 def test_the_order_of_parameters_and_spaces_do_not_matter():
     assert parse_server_timing('queue ; desc="in line" ; dur = "7"').queue_s == pytest.approx(0.007)
 

@@ -1,6 +1,10 @@
 import copy
 import json
 import os
+import re
+from datetime import date
+from functools import partial
+from importlib import resources
 from pathlib import Path
 
 import pytest
@@ -19,6 +23,8 @@ from rollout.cli.files import (
 )
 from rollout.errors import ConfigError
 from rollout.model.snapshot import SNAPSHOT_SCHEMA, CapabilitySnapshot, ok, unavailable
+
+TODAY = date(2026, 11, 1)
 
 POLICY = """\
 schema: rollout.policy/v1
@@ -39,7 +45,7 @@ warmup_requests: 3
 errors: {rate_max: 0.01}
 live: {error_rate_max: 0.01, requests_min: 0}
 pictures: {psnr_db_min: 45}
-capabilities: {required: [policy.profile], allowed_differences: []}
+capabilities: {required: [policy.profile], allowed_differences: [], waivers: []}
 shift:
   weights: [10, 50, 100]
   pairs_per_step: 4
@@ -353,11 +359,53 @@ def test_a_file_of_another_kind_gets_one_line(folder, text, line):
     ("kind", "text"), [("policy", POLICY), ("release", RELEASE), ("prompts", PROMPTS), ("stack", STACK)]
 )
 def test_any_kind_of_file_is_recognised_by_its_schema(folder, kind, text):
-    assert load_any(_write(folder, text)) == kind
+    assert load_any(_write(folder, text), today=TODAY) == kind
+
+
+WAIVER = '{what: gpu.driver.version, who: ops, why: TICKET-1, until: "2026-10-31"}'
+
+
+@pytest.mark.parametrize("kind", ["policy", "admission"])
+def test_a_file_whose_waiver_has_ended_is_refused_from_the_day_after(folder, kind):
+    shipped = resources.files("rollout.serving").joinpath("policies", "gpu.yaml").read_text()
+    text = _swapped(POLICY if kind == "policy" else shipped, "waivers: []", f"waivers: [{WAIVER}]")
+    path = _write(folder, text)
+    assert load_any(path, today=date(2026, 10, 31)) == kind
+    (line,) = _refusal(partial(load_any, today=TODAY), path)
+    assert re.fullmatch(
+        r"x.yaml:\d+:\d+: (capabilities\.)?waivers\[0\]: the waiver of gpu.driver.version by ops ended 2026-10-31, "
+        r"today is 2026-11-01 in UTC: remove it, or have it renewed by who may",
+        line,
+    )
+
+
+def test_a_policy_whose_waiver_has_ended_can_still_be_loaded(folder):
+    """A rollback and a drift check need no exception, and must not fail for one."""
+    (waiver,) = load_policy(
+        _write(folder, _swapped(POLICY, "waivers: []", f"waivers: [{WAIVER}]"))
+    ).capabilities.waivers
+    assert (waiver.who, waiver.until) == ("ops", date(2026, 10, 31))
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "text"),
+    [
+        ("gpu.driver.version", '"*"', "what: must be"),
+        ("gpu.driver.version", '"gpu*"', "what: must be"),
+        ("gpu.driver.version", "gpu", "what: what is neither a code of docs/reasons.md nor a field"),
+        ('"2026-10-31"', '"2026-13-01"', 'until: must be a day in quotes, such as "2026-12-31" (got "2026-13-01")'),
+        ('"2026-10-31"', "2026-10-31", "quote it"),
+        ("why: TICKET-1, ", "", "why: missing"),
+    ],
+)
+def test_a_waiver_that_waives_everything_or_says_too_little_is_refused(folder, old, new, text):
+    waiver = _swapped(WAIVER, old, new)
+    (line,) = _refusal(load_policy, _write(folder, _swapped(POLICY, "waivers: []", f"waivers: [{waiver}]")))
+    assert text in line
 
 
 def test_an_unknown_kind_is_refused_with_the_known_ones(folder):
-    assert _refusal(load_any, _write(folder, "name: x\nschema: rollout.policy/v2\n")) == [
+    assert _refusal(partial(load_any, today=TODAY), _write(folder, "name: x\nschema: rollout.policy/v2\n")) == [
         "x.yaml:2:1: schema: must be one of " + ", ".join(f"rollout.{kind}/v1" for kind in json_schemas.MODELS)
     ]
 

@@ -17,8 +17,9 @@ from rollout.cli.render import (
     render_status,
     render_summary,
 )
-from rollout.gates.capabilities import Difference
+from rollout.gates.differences import Difference
 from rollout.model.inventory import Absent, LiveCounters
+from rollout.model.reasons import REASONS
 from rollout.model.roles import Slot, Weights
 from rollout.model.verdict import GateResult, Outcome, Reason, Severity, combine
 from rollout.report.smoke import Smoked, smoke_json
@@ -85,14 +86,19 @@ def status(story, names, markup):
 @pytest.fixture
 def differences():
     return (
-        Difference(key="gpu.0.name", before="NVIDIA H200", after="absent", severity=Severity.BLOCK),
+        Difference(
+            key="gpu.product", before="NVIDIA H200", after="absent", code="gpu_changed", severity=Severity.BLOCK
+        ),
         Difference(
             key="runtime.ort.providers.actual",
             before="TensorrtExecutionProvider, CUDAExecutionProvider, CPUExecutionProvider",
             after="[red]CPUExecutionProvider[/red]",
+            code="provider_dropped",
             severity=Severity.BLOCK,
         ),
-        Difference(key="model.weights.digest", before="a" * 64, after="b" * 64, severity=Severity.WARN),
+        Difference(
+            key="model.weights.digest", before="a" * 64, after="b" * 64, code="model_changed", severity=Severity.WARN
+        ),
     )
 
 
@@ -210,6 +216,14 @@ def test_markup_is_shown_and_not_obeyed(story, names, status, differences):
     assert "[red]no[/red]" in text.replace("\n", "")
     assert "\\x1b[31m" in text
     assert "[red]CPUExecutionProv" in piped(render_diff, differences)
+
+
+def test_diff_tells_severity_code_and_change_and_the_remedy_of_what_blocks(differences):
+    text = piped(render_diff, differences)
+    assert "block  gpu_changed       gpu.product: NVIDIA H200 -> absent\n" in text
+    assert "remedy" in text
+    assert REASONS["gpu_changed"].remedy[:40] in text
+    assert REASONS["model_changed"].remedy[:40] not in text
 
 
 def test_run_id_of_usual_length_stays_whole_in_the_history(story, names):

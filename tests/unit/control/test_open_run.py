@@ -1,12 +1,13 @@
 """What a promotion finds of its incumbent before anything is begun."""
 
+from datetime import date
 from types import SimpleNamespace
 
 import pytest
 import yaml
 
-from rollout.control.open_run import Wish, _Cast, _fitting_baseline
-from rollout.errors import EvidenceError
+from rollout.control.open_run import Wish, _Cast, _fitting_baseline, begin
+from rollout.errors import ConfigError, EvidenceError, RefusedError
 from rollout.evidence.baselines import BaselineStore
 from rollout.model.evidence import Baseline, protocol_of
 from rollout.model.inventory import Instance, SlotState
@@ -16,6 +17,7 @@ from rollout.model.prompts import PromptSet
 from rollout.model.release import Release
 from rollout.model.roles import Address, Slot
 from rollout.model.snapshot import CapabilitySnapshot, ok
+from rollout.model.waiver import Waiver
 
 PROVIDERS, LEVEL = "runtime.ort.providers.actual", "runtime.ort.graph_optimization"
 RELEASE = Release.model_validate({"schema": "rollout.release/v1", "name": "sdxl", "command": ["true"], "env": {}})
@@ -77,7 +79,7 @@ def found(tmp_path, policy):
             environment={},
         )
         roles = _Cast(incumbent=Slot.BLUE, release=RELEASE, incumbent_release=RELEASE, standby_until=None)
-        return _fitting_baseline(world, roles, wish)
+        return _fitting_baseline(world, roles, wish, now=world.clock.now())
 
     return find
 
@@ -98,3 +100,45 @@ def test_loss_that_the_policy_allows_or_that_does_not_block_only_costs_a_new_his
 
 def test_drift_check_measures_by_the_baseline_whatever_is_proven_today(found):
     assert found(snapshot("CPUExecutionProvider"), kind=RunKind.VERIFY).aa_ratio
+
+
+@pytest.fixture
+def opened(tmp_path, policy):
+    """Begin a first stack by a policy with one waiver; a platform that is asked for it refuses."""
+
+    def open_(until, *, at):
+        waiver = Waiver(what="gpu.driver.*", who="ops", why="a test", until=date.fromisoformat(until))
+        capabilities = policy.capabilities.model_copy(update={"waivers": [waiver]})
+
+        def check(_release):
+            raise RefusedError("the platform was asked")
+
+        world = SimpleNamespace(platform=SimpleNamespace(check=check), clock=SimpleNamespace(now=lambda: at))
+        wish = Wish(
+            kind=RunKind.BOOTSTRAP,
+            stack="s",
+            policy=policy.model_copy(update={"capabilities": capabilities}),
+            prompts=PROMPTS,
+            release=RELEASE,
+            stay=False,
+            requested_by="a test",
+            environment={},
+        )
+        return begin(tmp_path, wish, world, generation=1)
+
+    return open_
+
+
+def test_run_is_not_begun_by_a_policy_whose_waiver_has_ended(opened, tmp_path):
+    with pytest.raises(ConfigError) as caught:
+        opened("1970-01-01", at=86400.0)
+    assert str(caught.value) == (
+        "capabilities.waivers[0]: the waiver of gpu.driver.* by ops ended 1970-01-01, today is 1970-01-02 in UTC: "
+        "remove it, or have it renewed by who may"
+    )
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_waiver_holds_to_the_last_second_of_its_day(opened):
+    with pytest.raises(RefusedError, match="the platform was asked"):
+        opened("1970-01-01", at=86399.9)

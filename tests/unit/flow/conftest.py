@@ -58,6 +58,7 @@ from rollout.model.policy import Policy
 from rollout.model.prompts import PromptSet
 from rollout.model.roles import Address, Role, Slot, Weights
 from rollout.model.snapshot import CapabilitySnapshot, ok
+from rollout.model.waiver import day_of
 
 START = 1_000_000.0
 DECISIONS_MAX = 20_000
@@ -89,7 +90,7 @@ POLICY: dict[str, Any] = {
     "errors": {"rate_max": 0.05},
     "live": {"error_rate_max": 0.05, "requests_min": 5},
     "pictures": {"psnr_db_min": 40.0},
-    "capabilities": {"required": ["runtime.ort.providers.actual"], "allowed_differences": []},
+    "capabilities": {"required": ["runtime.ort.providers.actual"], "allowed_differences": [], "waivers": []},
     "shift": {"weights": [10, 50, 100], "pairs_per_step": 3, "dwell_s": 1},
     "soak": {"pairs": 3, "seconds": 2},
     "load": {
@@ -726,17 +727,19 @@ class Simulation:
     def _verdict(self, stage: str) -> Any:
         problems = self.run.snapshots.problems if self.run.snapshots else {}
         read = {role: self._stored_snapshot(role) for role in Role}
+        today = day_of(self.run.requested_at)
         if stage == "admission":
             return self.jury.admit(
                 incumbent=read[Role.INCUMBENT],
                 candidate=read[Role.CANDIDATE],
                 problems=problems,
                 compared=self.run.request.kind is not RunKind.BOOTSTRAP,
+                today=today,
             )
         if stage == "drift":
             baseline = self.objects[self.run.history] if self.run.history else None
             return self.jury.drift(
-                self.run.samples, snapshot=read[Role.INCUMBENT], baseline=baseline, problems=problems
+                self.run.samples, snapshot=read[Role.INCUMBENT], baseline=baseline, problems=problems, today=today
             )
         if stage == "recheck":
             return self.jury.recheck()

@@ -39,7 +39,7 @@ def policy():
             "errors": {"rate_max": 0.05},
             "live": {"error_rate_max": 0.02, "requests_min": 50},
             "pictures": {"psnr_db_min": 45.0},
-            "capabilities": {"required": ["runtime.ort.providers.actual"], "allowed_differences": []},
+            "capabilities": {"required": ["runtime.ort.providers.actual"], "allowed_differences": [], "waivers": []},
             "shift": {"weights": [10, 100], "pairs_per_step": 3, "dwell_s": 1},
             "soak": {"pairs": 3, "seconds": 2},
             "load": None,

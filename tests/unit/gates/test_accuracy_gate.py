@@ -1,5 +1,7 @@
 """The accuracy gate: what another precision of the arithmetic must show."""
 
+from datetime import date
+
 import numpy as np
 import pytest
 
@@ -128,5 +130,6 @@ def test_another_precision_alone_does_not_block_admission(policy):
         candidate=snapshot(model_precision="int8", **told),
         problems={},
         compared=True,
+        today=date(2026, 11, 1),
     )
     assert (gate.outcome, gate.reasons[0].code) == (Outcome.PASS, "capability_changed")

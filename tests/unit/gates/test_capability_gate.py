@@ -1,11 +1,15 @@
 """The capability gate."""
 
+from datetime import date
+
 import pytest
 
-from rollout.gates.capabilities import SEVERITIES, diff, judge_capabilities, reported
+from rollout.gates.capabilities import fallen, judge_capabilities
+from rollout.gates.differences import diff, reported
 from rollout.model.policy import CapabilityGate
 from rollout.model.snapshot import CapabilitySnapshot, failed, ok, unavailable
 from rollout.model.verdict import Outcome, Severity
+from rollout.model.waiver import Waiver
 
 ACTUAL = "runtime.ort.providers.actual"
 THREADS = "runtime.ort.threads.intra_op"
@@ -26,14 +30,26 @@ def snapshot(**changed):
 LOST = {"runtime__ort__providers__actual": ["CPUExecutionProvider"]}
 
 
-def judge(candidate, incumbent=None, *, required=(ACTUAL,), allowed=(), compared=True, problems=None):
+TODAY = date(2026, 11, 1)
+
+
+def gate(*, required=(ACTUAL,), allowed=(), waivers=()):
+    return CapabilityGate(required=list(required), allowed_differences=list(allowed), waivers=list(waivers))
+
+
+def judge(candidate, incumbent=None, *, compared=True, problems=None, **policy):
     return judge_capabilities(
-        CapabilityGate(required=list(required), allowed_differences=list(allowed)),
+        gate(**policy),
         incumbent=incumbent,
         candidate=candidate,
         problems=problems or {},
         compared=compared,
+        today=TODAY,
     )
+
+
+def waiver(what, until="2026-11-01"):
+    return Waiver(what=what, who="ops", why="TICKET-1 (see there)", until=date.fromisoformat(until))
 
 
 def codes(result):
@@ -140,23 +156,73 @@ def test_equal_digests_have_no_difference_and_different_ones_have_some():
             assert bool(diff(one, other)) is (one.digest != other.digest)
 
 
-@pytest.mark.parametrize(
-    ("key", "severity"),
-    [
-        ("runtime.ort.providers.actual", Severity.BLOCK),
-        ("runtime.ort.package", Severity.BLOCK),
-        ("runtime.ort.placement.cpu_share", Severity.BLOCK),
-        ("model.unet.attention.fused", Severity.BLOCK),
-        ("policy.profile", Severity.BLOCK),
-        ("gpu.driver.version", Severity.BLOCK),
-        ("model.unet.attention.softmax_count", Severity.WARN),
-        ("something.nobody.thought.of", Severity.WARN),
-    ],
-)
-def test_severity_of_a_difference(key, severity):
-    (one,) = diff(snapshot(), snapshot(**{key.replace(".", "__"): "another"}) if key not in BASE else snapshot(**LOST))
-    assert one.severity is severity
+# Waivers.
 
 
-def test_every_severity_pattern_is_heavier_than_the_default():
-    assert all(severity is Severity.BLOCK for _, severity in SEVERITIES)
+@pytest.mark.parametrize("what", [ACTUAL, "runtime.ort.providers.*", "provider_dropped"])
+def test_waived_difference_is_told_with_who_why_and_until_and_does_not_block(what):
+    result = judge(snapshot(**LOST), snapshot(), waivers=[waiver(what)])
+    assert codes(result) == (Outcome.PASS, ["capability_changed"])
+    assert result.reasons[0].text == (
+        f"{ACTUAL}: CUDAExecutionProvider, CPUExecutionProvider -> CPUExecutionProvider "
+        "(waived until 2026-11-01 by ops: TICKET-1 (see there))"
+    )
+    (one,) = reported(result)
+    assert (one.severity, one.after) == (Severity.INFO, "CPUExecutionProvider")
+    assert one.note == "waived until 2026-11-01 by ops: TICKET-1 (see there)"
+    assert str(one) == result.reasons[0].text
+
+
+@pytest.mark.parametrize("what", ["gpu.*", "runtime.ort.providers", "driver_changed", "field_not_collected"])
+def test_waiver_of_another_rule_waives_nothing(what):
+    assert codes(judge(snapshot(**LOST), snapshot(), waivers=[waiver(what)]))[0] is Outcome.BREACH
+
+
+def test_ended_waiver_does_not_help_and_the_reason_says_so():
+    result = judge(snapshot(**LOST), snapshot(), waivers=[waiver(ACTUAL, "2026-10-31")])
+    assert codes(result) == (Outcome.BREACH, ["capability_lost"])
+    assert result.reasons[0].text.endswith(" -> CPUExecutionProvider (the waiver by ops ended 2026-10-31)")
+    (one,) = reported(result)
+    assert (one.severity, one.after) == (Severity.BLOCK, "CPUExecutionProvider")
+
+
+def test_renewed_waiver_holds_beside_the_ended_one():
+    waivers = [waiver(ACTUAL, "2026-12-31"), waiver("runtime.*", "2026-10-31")]
+    assert codes(judge(snapshot(**LOST), snapshot(), waivers=waivers))[0] is Outcome.PASS
+
+
+@pytest.mark.parametrize("compared", [True, False])
+def test_required_field_that_was_not_collected_can_be_waived(compared):
+    candidate = snapshot(runtime__ort__providers__actual=failed("a test", "collector crashed"))
+    incumbent = snapshot() if compared else None
+    result = judge(candidate, incumbent, compared=compared, waivers=[waiver(ACTUAL)])
+    assert codes(result) == (Outcome.PASS, ["capability_changed", "field_waived"] if compared else ["field_waived"])
+    assert result.reasons[-1].text == (
+        f"{ACTUAL} is required and is error: collector crashed (waived until 2026-11-01 by ops: TICKET-1 (see there))"
+    )
+
+
+def test_waiver_of_a_required_field_that_ended_blocks_and_says_so():
+    result = judge(snapshot(runtime__ort__providers__actual=None), None, waivers=[waiver(ACTUAL, "2026-10-31")])
+    assert codes(result) == (Outcome.BREACH, ["field_not_collected"])
+    assert result.reasons[0].text.endswith("is not in the snapshot (the waiver by ops ended 2026-10-31)")
+
+
+def test_waived_field_does_not_pass_for_an_incumbent_that_cannot_be_read():
+    candidate = snapshot(runtime__ort__providers__actual=None)
+    assert codes(judge(candidate, None, waivers=[waiver(ACTUAL)]))[0] is Outcome.INCONCLUSIVE
+
+
+def test_one_waiver_lets_nothing_else_pass():
+    candidate = snapshot(**LOST, gpu__devices=None)
+    result = judge(candidate, snapshot(), waivers=[waiver("gpu.*")])
+    assert codes(result) == (Outcome.BREACH, ["capability_lost", "capability_changed"])
+    assert [one.severity for one in reported(result)] == [Severity.BLOCK, Severity.INFO]
+
+
+def test_incumbent_whose_loss_is_waived_is_a_yardstick_until_the_waiver_ends():
+    policy = gate(waivers=[waiver(ACTUAL)])
+    for today, text in ((TODAY, ""), (date(2026, 11, 2), "the waiver by ops ended 2026-11-01")):
+        told = fallen(policy, proven=snapshot(), now=snapshot(**LOST), today=today)
+        assert bool(told) is bool(text)
+        assert text in told

@@ -7,8 +7,8 @@ from fnmatch import fnmatchcase
 import pytest
 
 from rollout.cli.files import load_admission
-from rollout.gates.capabilities import Difference, reported
 from rollout.gates.cause import Seen, Signature, rank, signature_of
+from rollout.gates.differences import Difference, reported
 from rollout.gates.known_costs import KNOWN, Effect
 from rollout.gates.result import result
 from rollout.model.verdict import GateResult, Outcome, Reason, Severity, combine
@@ -18,13 +18,27 @@ from rollout.serving.proof import Named, prove
 from rollout.serving.snapshot import release_fields
 from rollout.serving.subject import PictureSubject
 
-GRAPH = Difference(key="runtime.ort.graph_optimization", before="all", after="disabled", severity=Severity.WARN)
-SESSION = Difference(key="runtime.ort.session_lifetime", before="shared", after="per-request", severity=Severity.WARN)
-ARENA = Difference(key="runtime.ort.arena", before="true", after="false", severity=Severity.WARN)
-QUEUE = Difference(key="server.queue_limit", before="64", after="1", severity=Severity.WARN)
-DRIVER = Difference(key="gpu.driver.version", before="580.1", after="570.2", severity=Severity.BLOCK)
-NEWS = Difference(key="pipeline.scheduler", before="euler", after="ddim", severity=Severity.WARN)
-HEAVY = Difference(key="policy.profile", before="gpu", after="development-cpu", severity=Severity.BLOCK)
+GRAPH = Difference(
+    key="runtime.ort.graph_optimization", before="all", after="disabled", code="tuning_changed", severity=Severity.WARN
+)
+SESSION = Difference(
+    key="runtime.ort.session_lifetime",
+    before="shared",
+    after="per-request",
+    code="tuning_changed",
+    severity=Severity.WARN,
+)
+ARENA = Difference(key="runtime.ort.arena", before="true", after="false", code="tuning_changed", severity=Severity.WARN)
+QUEUE = Difference(key="server.queue_limit", before="64", after="1", code="server_changed", severity=Severity.WARN)
+DRIVER = Difference(
+    key="gpu.driver.version", before="580.1", after="570.2", code="driver_changed", severity=Severity.BLOCK
+)
+NEWS = Difference(
+    key="pipeline.scheduler", before="euler", after="ddim", code="pipeline_changed", severity=Severity.WARN
+)
+HEAVY = Difference(
+    key="policy.profile", before="gpu", after="development-cpu", code="profile_changed", severity=Severity.BLOCK
+)
 
 
 def slow(value, low, high, *effects):

@@ -5,6 +5,7 @@
 import json
 import math
 import random
+from datetime import date
 
 import pytest
 
@@ -104,7 +105,7 @@ def test_failed_requests_count_as_infinitely_slow_and_are_stored_as_words(policy
 def verdict(policy, prompts):
     def conclude(samples, *, snapshot=SNAPSHOT, stored=None, problems=None):
         jury = Jury(policy=policy, prompts=prompts, history=None, proving_stage="canary", later_stages=3, pods=1)
-        return jury.drift(samples, snapshot=snapshot, baseline=stored, problems=problems or {})
+        return jury.drift(samples, snapshot=snapshot, baseline=stored, problems=problems or {}, today=date(2026, 11, 1))
 
     return conclude
 

@@ -4,6 +4,7 @@
 
 import random
 from dataclasses import replace
+from datetime import date
 
 import pytest
 
@@ -83,31 +84,35 @@ def stored(policy):
     return Yardstick(baseline=baseline, first=False, matrix=None)
 
 
+def judged(policy, evidence, yardstick):
+    return judge_smoke(policy, evidence, yardstick, today=date(2026, 1, 1))
+
+
 def outcomes(verdict):
     return {gate.gate: (gate.outcome.value, gate.reasons[0].code) for gate in verdict.gates}
 
 
 def test_server_that_is_as_its_baseline_passes_every_gate(policy, stored):
-    verdict = judge_smoke(policy, WHOLE, stored)
+    verdict = judged(policy, WHOLE, stored)
     assert verdict.outcome is Outcome.PASS
     assert list(outcomes(verdict)) == ["admission", "capabilities", "messages", "errors", "drift"]
 
 
 def test_without_a_baseline_latency_is_undecided_and_so_is_the_whole(policy):
-    verdict = judge_smoke(policy, WHOLE, NOTHING)
+    verdict = judged(policy, WHOLE, NOTHING)
     assert verdict.outcome is Outcome.INCONCLUSIVE
     assert outcomes(verdict)["drift"] == ("INCONCLUSIVE", "baseline_missing")
 
 
 def test_first_measurement_passes_and_says_that_nothing_was_compared(policy):
-    verdict = judge_smoke(policy, WHOLE, FIRST)
+    verdict = judged(policy, WHOLE, FIRST)
     assert verdict.outcome is Outcome.PASS
     assert "compared with nothing" in verdict.gates[-1].reasons[0].text
 
 
 def test_first_measurement_that_later_ones_could_not_be_compared_with_is_undecided(policy):
     once = replace(WHOLE, samples=samples(3))
-    assert outcomes(judge_smoke(policy, once, FIRST))["drift"] == ("INCONCLUSIVE", "baseline_too_short")
+    assert outcomes(judged(policy, once, FIRST))["drift"] == ("INCONCLUSIVE", "baseline_too_short")
 
 
 @pytest.mark.parametrize(
@@ -124,7 +129,7 @@ def test_first_measurement_that_later_ones_could_not_be_compared_with_is_undecid
 )
 def test_one_gate_that_breaches_convicts_also_where_somebody_interrupted(policy, stored, changed, gate, code):
     for unfinished in ("", "interrupted by SIGTERM"):
-        verdict = judge_smoke(policy, replace(WHOLE, unfinished=unfinished, **changed), stored)
+        verdict = judged(policy, replace(WHOLE, unfinished=unfinished, **changed), stored)
         assert verdict.outcome is Outcome.BREACH
         assert outcomes(verdict)[gate] == ("BREACH", code)
 
@@ -133,20 +138,20 @@ def test_one_gate_that_breaches_convicts_also_where_somebody_interrupted(policy,
 @pytest.mark.parametrize("seen", [WHOLE, replace(WHOLE, samples=samples(30)), replace(UNSEEN, start=READY), UNSEEN])
 def test_what_was_interrupted_is_cleared_of_nothing(policy, stored, seen, yardstick):
     for one in (yardstick, stored):
-        verdict = judge_smoke(policy, replace(seen, unfinished="interrupted by SIGTERM"), one)
+        verdict = judged(policy, replace(seen, unfinished="interrupted by SIGTERM"), one)
         assert verdict.outcome is Outcome.INCONCLUSIVE
         assert {outcomes(verdict)[gate][0] for gate in ("messages", "errors", "drift")} == {"INCONCLUSIVE"}
 
 
 def test_server_without_a_self_test_is_undecided(policy, stored):
     for shown in (snapshot(self_test=None), snapshot().model_copy(update={"measurements": {}})):
-        verdict = judge_smoke(policy, replace(WHOLE, snapshot=shown), stored)
+        verdict = judged(policy, replace(WHOLE, snapshot=shown), stored)
         assert outcomes(verdict)["admission"] == ("INCONCLUSIVE", "self_test_unmeasured")
         assert verdict.outcome is Outcome.INCONCLUSIVE
 
 
 def test_log_that_nobody_has_is_undecided(policy, stored):
-    verdict = judge_smoke(policy, replace(WHOLE, heard=Absent(reason="give --log")), stored)
+    verdict = judged(policy, replace(WHOLE, heard=Absent(reason="give --log")), stored)
     assert outcomes(verdict)["messages"] == ("INCONCLUSIVE", "messages_unheard")
     assert verdict.outcome is Outcome.INCONCLUSIVE
 
@@ -166,9 +171,9 @@ def test_server_that_differs_from_the_matrix_breaches(policy, stored):
             "gpus": {"products": ["NVIDIA-L4"], "compute_capabilities": ["8.9"]},
         }
     )
-    verdict = judge_smoke(policy, WHOLE, replace(stored, matrix=matrix))
+    verdict = judged(policy, WHOLE, replace(stored, matrix=matrix))
     assert outcomes(verdict)["matrix"][0] == "BREACH"
-    unseen = judge_smoke(policy, UNSEEN, replace(stored, matrix=matrix))
+    unseen = judged(policy, UNSEEN, replace(stored, matrix=matrix))
     assert outcomes(unseen)["matrix"] == ("INCONCLUSIVE", "not_reached")
 
 
@@ -183,9 +188,9 @@ def test_baseline_holds_only_requests_that_ended_well():
 
 def test_signs_are_told_up_to_a_limit_and_all_are_counted():
     many = Heard(lines=500, signs=tuple(Reason(code=SIGN.code, text=str(number)) for number in range(100)))
-    judged = judge_messages(many)
-    assert len(judged.reasons) == SIGNS_MAX
-    assert judged.figures["fallback_lines"] == 100
+    told = judge_messages(many)
+    assert len(told.reasons) == SIGNS_MAX
+    assert told.figures["fallback_lines"] == 100
 
 
 def test_refusal_is_told_reason_by_reason_whatever_its_texts_hold():
@@ -216,5 +221,5 @@ def test_refusal_of_a_wrapped_server_is_understood():
 def test_refusal_without_a_code_is_told_in_the_servers_words():
     found = tuple(refusals("rollout serve: refused: cannot listen on 127.0.0.1 port 80: denied"))
     assert [(one.code, one.text) for one in found] == [("server_refused", "cannot listen on 127.0.0.1 port 80: denied")]
-    judged = judge_admission(Start(came=Came.ENDED, seconds=1.0, detail="exit status 78", refusals=found), None)
-    assert (judged.outcome, judged.reasons) == (Outcome.BREACH, found)
+    told = judge_admission(Start(came=Came.ENDED, seconds=1.0, detail="exit status 78", refusals=found), None)
+    assert (told.outcome, told.reasons) == (Outcome.BREACH, found)

@@ -46,9 +46,11 @@ from rollout.model.policy import Policy
 from rollout.model.roles import Role, Slot
 from rollout.model.snapshot import SNAPSHOT_SCHEMA, CapabilitySnapshot, ok
 from rollout.model.verdict import Outcome, Reason, Verdict, combine
+from rollout.model.waiver import day_of
 
 ROOT = Path(__file__).parents[3]
 START = 1_767_323_045.0  # 2026-01-02 03:04:05 UTC
+TODAY = day_of(START)
 NAMES = {Role.INCUMBENT: "sdxl-7", Role.CANDIDATE: "sdxl-8"}
 MARKUP = "the server said [red]no[/red] | `x` <b>\n::error::\x1b[31m"
 
@@ -173,6 +175,7 @@ class Book:
             candidate=candidate,
             problems={},
             compared=not first,
+            today=TODAY,
         )
         self._conclude(combine("admission", (gate,)))
         self.enter(Phase.WARMUP, Event.ADMITTED)
@@ -253,6 +256,7 @@ class Book:
             candidate=snapshot() if outcome is Outcome.PASS else SLOWER,
             problems={},
             compared=True,
+            today=TODAY,
         )
         figures = {"p50_ratio": 1.2, "p50_ratio_lower": 1.17, "p50_ratio_upper": 1.25}
         return self._conclude(combine(DRIFT, (capabilities, result("drift", outcome, code, text, figures))))

@@ -1,12 +1,16 @@
 """The snapshot of the reference server, and the collectors that need no child."""
 
 import dataclasses
+import re
+from fnmatch import fnmatchcase
+from pathlib import Path
 
 import pytest
 
 from rollout.model.snapshot import CapabilityStatus, parse_snapshot
 from rollout.serving.collectors.container import _memory_limit
 from rollout.serving.collectors.driver import read_nodes
+from rollout.serving.collectors.table import COLLECTORS
 from rollout.serving.options import (
     ExecutionMode,
     GraphOptimization,
@@ -95,3 +99,11 @@ def test_the_memory_limit_is_read_or_its_absence_explained(tmp_path, text, statu
     (tmp_path / "memory.max").write_text(text)
     field = _memory_limit(tmp_path)
     assert (field.status, field.value) == (status, value)
+
+
+def test_every_field_of_the_snapshot_is_explained_on_its_page(snapshot):
+    page = (Path(__file__).parents[3] / "docs" / "snapshot.md").read_text()
+    explained = re.findall(r"`([a-z_0-9.*]+)`", page)
+    promised = {name for one in COLLECTORS for name in one.promised}
+    for name in {*snapshot.fields, *snapshot.measurements, *promised}:
+        assert any(fnmatchcase(name, pattern) for pattern in explained), name
