@@ -38,6 +38,10 @@ COMMANDS: dict[str, tuple[str, str]] = {
         "rollout.cli.commands.measure:compare",
         "Measure two servers in pairs and judge them; moves no traffic.",
     ),
+    "smoke": (
+        "rollout.cli.commands.smoke:smoke",
+        "Prove one server in a CI job: capabilities, log, latency against a baseline.",
+    ),
     "judge": (
         "rollout.cli.commands.judge:judge",
         "Judge pairs that were measured elsewhere (CSV, Parquet).",

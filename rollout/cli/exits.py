@@ -12,6 +12,7 @@ from rollout.errors import (
     RolloutError,
 )
 from rollout.model.journal import Event, Phase
+from rollout.model.verdict import Outcome
 
 
 class Exit(IntEnum):
@@ -40,6 +41,19 @@ def exit_of_error(error: RolloutError) -> Exit:
             return Exit.INCONCLUSIVE
         case InvariantError() | _:
             return Exit.BUG
+
+
+def exit_of_outcome(outcome: Outcome) -> Exit:
+    """Return the exit code of a verdict that ends a command by itself."""
+    match outcome:
+        case Outcome.PASS:
+            return Exit.PASS
+        case Outcome.BREACH:
+            return Exit.BREACH
+        case Outcome.INCONCLUSIVE:
+            return Exit.INCONCLUSIVE
+        case _:
+            assert_never(outcome)
 
 
 def exit_of_run(phase: Phase, cause: Event | None, *, wanted_rollback: bool) -> Exit:

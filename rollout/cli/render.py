@@ -11,13 +11,14 @@ from rollout.model.inventory import Absent, LiveCounters
 from rollout.model.journal import RunKind
 from rollout.model.reasons import REASONS
 from rollout.model.roles import Slot, Weights
-from rollout.model.verdict import Severity
+from rollout.model.verdict import GateResult, Outcome, Severity
 from rollout.report import words
 from rollout.report.as_json import plain, to_json
 from rollout.report.cost import cost_lines
 from rollout.report.figures import Estimate
 from rollout.report.headline import Ending, is_wanted
 from rollout.report.load import load_lines
+from rollout.report.smoke import Smoked
 from rollout.report.stages import StageOutcome, StageRow
 from rollout.report.summary import Summary
 
@@ -34,6 +35,9 @@ TABLE_COLUMNS_MIN = 72
 
 KEY_COLUMNS_MAX = 34
 """Names of runs and capabilities are copied and searched for; up to here they stay whole."""
+
+REASONS_MAX = 12
+"""Reasons of one gate that are printed; a changed runtime can change dozens of capabilities."""
 
 LABEL_COLUMNS = 8
 NOTHING = "-"
@@ -182,6 +186,20 @@ def render_status(console: "Console", status: Status) -> None:
         page.fields([("run", f"{status.run.run_id}: {status.run.headline}"), *_said(status.run)])
 
 
+def render_smoke(console: "Console", smoked: Smoked) -> None:
+    """Print what one server proved, gate by gate."""
+    page, verdict = Page(console), smoked.verdict
+    decided = ", ".join(gate.gate for gate in verdict.gates if gate.outcome is verdict.outcome)
+    page.paragraph(f"{verdict.outcome.value}: {decided}", _OUTCOMES[verdict.outcome])
+    rows = [row for gate in verdict.gates for row in _gate_rows(gate)]
+    if page.columns < TABLE_COLUMNS_MIN:
+        page.fields([(f"{gate} {outcome}".strip(), reason) for gate, outcome, reason in rows])
+    else:
+        styles = [_OUTCOMES[gate.outcome] for gate in verdict.gates for _ in _gate_rows(gate)]
+        page.table(("gate", "outcome", "reasons"), rows, styles=styles)
+    page.fields(_smoked(smoked))
+
+
 def render_diff(console: "Console", differences: Sequence[Difference]) -> None:
     """Print how two capability snapshots differ, in the order given, and what to do about what blocks."""
     page = Page(console)
@@ -211,6 +229,9 @@ _STYLES = {
     StageOutcome.MEASURED: "",
     StageOutcome.SKIPPED: "dim",
 }
+
+
+_OUTCOMES = {Outcome.PASS: "green", Outcome.BREACH: "bold red", Outcome.INCONCLUSIVE: "yellow"}
 
 
 class Page:
@@ -310,6 +331,24 @@ def _culprit(suspects: Sequence[Suspect]) -> list[tuple[str, str]]:
     lead = "most likely" if first.score else "nothing known explains it; first among what differs:"
     found = [("culprit", f"{lead} {first.difference}"), ("", first.why), ("settle", first.settles)]
     return found + [field for one in others for field in (("differs", one.difference), ("", one.why))]
+
+
+def _gate_rows(gate: GateResult) -> list[tuple[str, str, str]]:
+    told = [one.text if gate.outcome is Outcome.PASS else f"{one.code}: {one.text}" for one in gate.reasons]
+    if len(told) > REASONS_MAX:
+        told = [*told[:REASONS_MAX], f"and {len(told) - REASONS_MAX} more; --output json has all"]
+    return [("" if place else gate.gate, "" if place else gate.outcome.value, one) for place, one in enumerate(told)]
+
+
+def _smoked(smoked: Smoked) -> list[tuple[str, str]]:
+    found = _culprit(smoked.suspects) if smoked.suspects else []
+    found.append(("server", f"{smoked.subject}, judged by policy {smoked.policy}"))
+    for label, digest in (("snapshot", smoked.snapshot), ("baseline", smoked.baseline)):
+        # Without its prefix it fits one line.
+        found.append((label, digest.reason if isinstance(digest, Absent) else digest.removeprefix("sha256:")))
+    if smoked.written:
+        found.append(("written", smoked.written))
+    return [*found, ("took", f"{words.seconds(smoked.seconds)}, {smoked.requests} requests measured")]
 
 
 def _counted(summary: Summary) -> str:

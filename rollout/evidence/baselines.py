@@ -16,6 +16,7 @@ from rollout.model.inventory import Absent
 
 _HEX = re.compile(r"sha256:([0-9a-f]{64})")
 _ADVICE = "move it away; without it the next rollout measures the history anew"
+_ADVICE_FILE = "take it from where it was made again, or measure a new one"
 
 
 class _Stored(Strict):
@@ -36,6 +37,27 @@ class Version:
     number: int
     baseline: Baseline
     digest: str
+
+
+def read_baseline(path: Path) -> Version:
+    """Read one baseline that stands outside a store, in the form of a store's files.
+
+    Raises:
+        EvidenceError: The file does not exist, or is damaged.
+        UnavailableError: The disk failed.
+    """
+    baseline = _decode(path, read_file(path, missing="give the path of one"), advice=_ADVICE_FILE)
+    return Version(number=1, baseline=baseline, digest=digest_json(_plain(baseline)))
+
+
+def write_baseline(path: Path, baseline: Baseline) -> str:
+    """Write one baseline outside a store, for `read_baseline`, and return its digest.
+
+    Raises:
+        UnavailableError: The disk is full or failed.
+    """
+    write_file(path, _encode(baseline))
+    return digest_json(_plain(baseline))
 
 
 class BaselineStore:
@@ -86,18 +108,10 @@ class BaselineStore:
         )
 
     def _read(self, path: Path, release_digest: str) -> Baseline:
-        data = read_file(path, missing="run again")
-        try:
-            stored = _Stored.model_validate_json(data)
-        except ValidationError as error:
-            first = error.errors(include_url=False, include_input=False)[0]
-            key = ".".join(str(part) for part in first["loc"]) or "(the whole file)"
-            raise EvidenceError(f"{path}, key {key}: {first['msg']}; {_ADVICE}") from error
-        if _encode(stored.baseline) != data:
-            raise EvidenceError(f"{path} was changed: it does not give its own digest; {_ADVICE}")
-        if stored.baseline.release_digest != release_digest:
-            raise EvidenceError(f"{path} is the baseline of {stored.baseline.release_digest}; {_ADVICE}")
-        return stored.baseline
+        baseline = _decode(path, read_file(path, missing="run again"), advice=_ADVICE)
+        if baseline.release_digest != release_digest:
+            raise EvidenceError(f"{path} is the baseline of {baseline.release_digest}; {_ADVICE}")
+        return baseline
 
     def put(self, baseline: Baseline) -> None:
         """Store a baseline as the newest of its release; the one before is kept under the next number.
@@ -145,6 +159,19 @@ def _encode(baseline: Baseline) -> bytes:
     """Return the bytes of the file."""
     value = _plain(baseline)
     return canonical_bytes({"baseline": value, "digest": digest_json(value)})
+
+
+def _decode(path: Path, data: bytes, *, advice: str) -> Baseline:
+    """Read the bytes of the file and check the digest in them."""
+    try:
+        stored = _Stored.model_validate_json(data)
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False)[0]
+        key = ".".join(str(part) for part in first["loc"]) or "(the whole file)"
+        raise EvidenceError(f"{path}, key {key}: {first['msg']}; {advice}") from error
+    if _encode(stored.baseline) != data:
+        raise EvidenceError(f"{path} was changed: it does not give its own digest; {advice}")
+    return stored.baseline
 
 
 def _hex(release_digest: str) -> str:

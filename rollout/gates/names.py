@@ -1,12 +1,15 @@
 """The gates' names, as verdicts carry them; importing this costs nothing, importing a gate costs its statistics."""
 
 ACCURACY = "accuracy"
+ADMISSION = "admission"
 CAPABILITIES = "capabilities"
 DRIFT = "drift"
 ERRORS = "errors"
 INSTANCES = "instances"
 LATENCY = "latency"
 LIVE = "live"
+MATRIX = "matrix"
+MESSAGES = "messages"
 PICTURES = "pictures"
 
 LOAD = "load"

@@ -111,6 +111,18 @@ class LocalPlatform:
             for path in self._slot_dir(slot).glob("*.pid.json"):
                 path.unlink(missing_ok=True)
 
+    def log(self, slot: Slot) -> str:
+        """Return all that the slot's instances wrote, stdout and stderr; also after they were retired.
+
+        Raises:
+            UnavailableError: A log cannot be read.
+        """
+        try:
+            logs = [path.read_bytes() for path in sorted(self._slot_dir(slot).glob("*.log"))]
+        except OSError as error:
+            raise UnavailableError(f"the logs in {self._slot_dir(slot)} cannot be read: {error}") from error
+        return "\n".join(one.decode(errors="replace") for one in logs)
+
     def _look(self, slot: Slot) -> SlotState | Absent:
         record = self._record(slot)
         return record if isinstance(record, Absent) else self._state(slot, record)

@@ -1,9 +1,9 @@
-"""The summary as JUnit XML, which every CI system shows."""
+"""Summaries and verdicts as JUnit XML, which every CI system shows."""
 
 import re
 from xml.etree import ElementTree as ET
 
-from rollout.model.verdict import GateResult, Outcome, Reason
+from rollout.model.verdict import GateResult, Outcome, Reason, Verdict
 from rollout.report.headline import Ending, is_wanted
 from rollout.report.stages import StageOutcome, StageRow
 from rollout.report.summary import Summary
@@ -25,14 +25,32 @@ def junit_xml(summary: Summary) -> bytes:
     cases = [_outcome_case(summary)]
     for row in summary.stages:
         cases += _stage_cases(summary, row)
-    suite = ET.Element("testsuite", {"name": _legal(f"rollout {summary.run_id}")})
-    counts = {name: sum(case.find(name) is not None for case in cases) for name in ("failure", "error", "skipped")}
+    return _suite(f"rollout {summary.run_id}", cases, summary.seconds)
+
+
+def verdict_xml(verdict: Verdict, *, subject: str, seconds: float) -> bytes:
+    """Return one test suite as UTF-8 with a case for each gate; the suite's time stands at the first."""
+    where = f"{subject}.{verdict.stage}"
+    cases = [_gate_case(where, gate, seconds=0.0 if place else seconds) for place, gate in enumerate(verdict.gates)]
+    return _suite(f"rollout {verdict.stage} {subject}", cases, seconds)
+
+
+def error_xml(stage: str, *, subject: str, type_: str, message: str) -> bytes:
+    """Return one test suite as UTF-8 for what came to no verdict: its one case is an error."""
+    case = _case(f"{subject}.{stage}", "verdict", 0.0)
+    _add(case, "error", type_, message, ())
+    return _suite(f"rollout {stage} {subject}", [case], 0.0)
+
+
+def _suite(name: str, cases: list[ET.Element], seconds: float) -> bytes:
+    suite = ET.Element("testsuite", {"name": _legal(name)})
+    counts = {kind: sum(case.find(kind) is not None for case in cases) for kind in ("failure", "error", "skipped")}
     suite.attrib |= {
         "tests": str(len(cases)),
         "failures": str(counts["failure"]),
         "errors": str(counts["error"]),
         "skipped": str(counts["skipped"]),
-        "time": f"{summary.seconds:.3f}",
+        "time": f"{seconds:.3f}",
     }
     suite.extend(cases)
     encoded: bytes = ET.tostring(suite, encoding="utf-8", xml_declaration=True)
@@ -40,7 +58,7 @@ def junit_xml(summary: Summary) -> bytes:
 
 
 def _outcome_case(summary: Summary) -> ET.Element:
-    case = _case(summary, "run", "outcome", summary.seconds)
+    case = _case(f"{summary.stack}.run", "outcome", summary.seconds)
     if is_wanted(summary.ending, summary.kind):
         return case
     culprit = (
@@ -54,23 +72,22 @@ def _outcome_case(summary: Summary) -> ET.Element:
 
 
 def _stage_cases(summary: Summary, row: StageRow) -> list[ET.Element]:
+    where = f"{summary.stack}.{row.stage}"
     if row.outcome in {StageOutcome.SKIPPED, StageOutcome.MEASURED}:
-        case = _case(summary, row.stage, row.outcome.value, row.seconds)
+        case = _case(where, row.outcome.value, row.seconds)
         if row.outcome is StageOutcome.SKIPPED:
             ET.SubElement(case, "skipped", {"message": _legal(row.note)})
         return [case]
     if row.outcome is StageOutcome.INTERRUPTED:
-        case = _case(summary, row.stage, "verdict", row.seconds)
+        case = _case(where, "verdict", row.seconds)
         _add(case, "error", "interrupted", row.note, row.reasons)
         return [case]
     # The stage's time stands at its first case, so that the suite adds up.
-    return [
-        _gate_case(summary, row, gate, seconds=0.0 if place else row.seconds) for place, gate in enumerate(row.gates)
-    ]
+    return [_gate_case(where, gate, seconds=0.0 if place else row.seconds) for place, gate in enumerate(row.gates)]
 
 
-def _gate_case(summary: Summary, row: StageRow, gate: GateResult, *, seconds: float) -> ET.Element:
-    case = _case(summary, row.stage, gate.gate, seconds)
+def _gate_case(where: str, gate: GateResult, *, seconds: float) -> ET.Element:
+    case = _case(where, gate.gate, seconds)
     first = gate.reasons[0].text if gate.reasons else gate.outcome.value
     kind = {Outcome.BREACH: "failure", Outcome.INCONCLUSIVE: "error"}.get(gate.outcome)
     if kind is not None:
@@ -81,9 +98,8 @@ def _gate_case(summary: Summary, row: StageRow, gate: GateResult, *, seconds: fl
     return case
 
 
-def _case(summary: Summary, stage: str, name: str, seconds: float) -> ET.Element:
-    where = _legal(f"{summary.stack}.{stage}")
-    return ET.Element("testcase", {"classname": where, "name": _legal(name), "time": f"{seconds:.3f}"})
+def _case(where: str, name: str, seconds: float) -> ET.Element:
+    return ET.Element("testcase", {"classname": _legal(where), "name": _legal(name), "time": f"{seconds:.3f}"})
 
 
 def _add(case: ET.Element, kind: str, type_: str, message: str, reasons: tuple[Reason, ...]) -> None:

@@ -2,7 +2,7 @@
 
 import pytest
 
-from rollout.cli.exits import Exit, exit_of_error, exit_of_run
+from rollout.cli.exits import Exit, exit_of_error, exit_of_outcome, exit_of_run
 from rollout.errors import (
     ConfigError,
     ConflictError,
@@ -13,6 +13,7 @@ from rollout.errors import (
 )
 from rollout.flow.table import TERMINAL
 from rollout.model.journal import Event, Phase
+from rollout.model.verdict import Outcome
 
 
 @pytest.mark.parametrize(
@@ -65,3 +66,11 @@ def test_rollback_that_was_asked_for_is_a_success():
 def test_run_that_has_not_ended_is_a_bug():
     for phase in set(Phase) - TERMINAL:
         assert exit_of_run(phase, None, wanted_rollback=False) is Exit.BUG
+
+
+def test_each_outcome_of_a_lone_verdict_has_its_exit_code():
+    assert {one: int(exit_of_outcome(one)) for one in Outcome} == {
+        Outcome.PASS: 0,
+        Outcome.BREACH: 3,
+        Outcome.INCONCLUSIVE: 4,
+    }

@@ -13,6 +13,7 @@ from rollout.cli.render import (
     history_row,
     render_diff,
     render_history,
+    render_smoke,
     render_status,
     render_summary,
 )
@@ -20,7 +21,8 @@ from rollout.gates.differences import Difference
 from rollout.model.inventory import Absent, LiveCounters
 from rollout.model.reasons import REASONS
 from rollout.model.roles import Slot, Weights
-from rollout.model.verdict import Severity
+from rollout.model.verdict import GateResult, Outcome, Reason, Severity, combine
+from rollout.report.smoke import Smoked, smoke_json
 from rollout.report.summary import summarise
 
 WIDTHS = [1, 3, 9, 20, 40, 72, 80, 120, 200]
@@ -126,6 +128,66 @@ def test_piped_pages_stay_within_80_columns_and_hold_no_escapes(every_story, nam
     assert "\x1b" not in text
     assert text.isascii()
     assert not [line for line in text.splitlines() if line != line.rstrip()]
+
+
+@pytest.fixture
+def smoked():
+    """A server that is slow for a reason that is known."""
+    changed = [("capability_changed", "runtime.ort.session_lifetime: shared -> per-request")] * 14
+    gates = [("capabilities", Outcome.PASS, changed), ("drift", Outcome.BREACH, [("latency_drifted", "x3.1 " * 40)])]
+    verdict = combine(
+        "smoke",
+        tuple(
+            GateResult(
+                gate=gate,
+                outcome=outcome,
+                reasons=tuple(Reason(code=code, text=text) for code, text in reasons),
+                figures={"p50_ratio": 3.1, "p50_ratio_lower": 2.9, "p50_ratio_upper": 3.3, "p50_ratio_max": 1.6},
+            )
+            for gate, outcome, reasons in gates
+        ),
+    )
+    digest = "sha256:" + "a" * 64
+    return Smoked(
+        subject="slow",
+        policy="quick",
+        verdict=verdict,
+        release=digest,
+        snapshot=digest,
+        baseline=Absent(reason="none was given"),
+        written="",
+        requests=30,
+        seconds=4.2,
+    )
+
+
+@pytest.mark.parametrize("columns", WIDTHS)
+@pytest.mark.parametrize("is_terminal", [True, False])
+def test_smoke_page_is_drawn_at_every_width(smoked, columns, is_terminal):
+    console, text = page(columns=columns, is_terminal=is_terminal)
+    render_smoke(console, smoked)
+    assert text()
+
+
+def test_smoke_page_names_the_gates_that_decided_and_the_culprit_within_80_columns(smoked):
+    text = piped(render_smoke, smoked)
+    assert text.splitlines()[0] == "BREACH: drift"
+    assert "culprit   most likely runtime.ort.session_lifetime: shared -> per-request" in text
+    assert "and 2 more; --output json has all" in text
+    assert f"snapshot  {'a' * 64}\n" in text
+    assert max(len(line) for line in text.splitlines()) <= 80
+    assert "\x1b" not in text
+
+
+def test_smoke_json_names_what_is_absent_and_why(smoked):
+    told = json.loads(json.dumps(smoke_json(smoked)))
+    assert (told["schema"], told["outcome"], told["baseline"]) == (
+        "rollout.smoke/v1",
+        "BREACH",
+        {"absent": "none was given"},
+    )
+    assert [one["gate"] for one in told["gates"]] == ["capabilities", "drift"]
+    assert told["suspects"][0]["difference"] == "runtime.ort.session_lifetime: shared -> per-request"
 
 
 def test_summary_names_culprit_intervals_and_what_was_skipped(story, names):

@@ -1,7 +1,7 @@
 import pytest
 
 from rollout.errors import EvidenceError
-from rollout.evidence.baselines import BaselineStore
+from rollout.evidence.baselines import BaselineStore, read_baseline, write_baseline
 from rollout.model.evidence import Baseline
 from rollout.model.inventory import Absent
 from rollout.model.snapshot import Capability, CapabilitySnapshot, CapabilityStatus
@@ -132,3 +132,27 @@ def test_damaged_earlier_version_is_found_when_versions_are_read(tmp_path, put):
     with pytest.raises(EvidenceError, match=f"{HEX}.1.json"):
         store.versions(RELEASE)
     assert store.get(RELEASE) == _baseline(2.0)
+
+
+def test_a_baseline_outside_a_store_has_the_form_of_one_inside(tmp_path):
+    store, lone = BaselineStore(tmp_path / "store"), tmp_path / "lone.json"
+    store.put(_baseline(1.0))
+    digest = write_baseline(lone, _baseline(1.0))
+    assert lone.read_bytes() == (tmp_path / "store" / f"{HEX}.json").read_bytes()
+    assert (read_baseline(lone).baseline, read_baseline(lone).digest) == (_baseline(1.0), digest)
+    assert digest == store.versions(RELEASE)[-1].digest
+
+
+def test_a_lone_baseline_with_any_byte_changed_is_refused(tmp_path):
+    lone = tmp_path / "lone.json"
+    write_baseline(lone, _baseline(1.0))
+    data = lone.read_bytes()
+    for place in range(0, len(data), 7):
+        lone.write_bytes(data[:place] + bytes([data[place] ^ 1]) + data[place + 1 :])
+        with pytest.raises(EvidenceError, match=str(lone)):
+            read_baseline(lone)
+
+
+def test_a_lone_baseline_that_is_not_there_is_refused(tmp_path):
+    with pytest.raises(EvidenceError, match="does not exist"):
+        read_baseline(tmp_path / "none.json")

@@ -11,8 +11,9 @@ import pytest
 
 from rollout.errors import InvariantError
 from rollout.gates.cause import Suspect
+from rollout.model.verdict import GateResult, Outcome, Reason, combine
 from rollout.report.as_json import SUMMARY_SCHEMA, plain, to_json
-from rollout.report.junit import junit_xml
+from rollout.report.junit import error_xml, junit_xml, verdict_xml
 from rollout.report.markdown import escaped, markdown
 from rollout.report.summary import summarise
 from rollout.report.words import evidence, interval, milliseconds, printable, ratio, seconds
@@ -114,6 +115,28 @@ def test_junit_breach_is_a_failure_and_what_was_not_reached_is_skipped(story, na
     assert cases["sdxl.canary", "latency"] == ["failure"]
     assert cases["sdxl.canary", "errors"] == ["system-out"]
     assert cases["sdxl.soak", "skipped"] == ["skipped"]
+
+
+@pytest.mark.parametrize("text", HOSTILE)
+def test_junit_of_a_lone_verdict_has_a_case_for_each_gate_whatever_a_server_said(text):
+    gates = tuple(
+        GateResult(gate=one.value.lower(), outcome=one, reasons=(Reason(code="said", text=text),)) for one in Outcome
+    )
+    suite = parsed(verdict_xml(combine("smoke", gates), subject=text, seconds=1.5))
+    assert [(one.get("name"), one[0].tag) for one in suite] == [
+        ("pass", "system-out"),
+        ("breach", "failure"),
+        ("inconclusive", "error"),
+    ]
+    counts = {key: suite.get(key) for key in ("tests", "failures", "errors", "skipped", "time")}
+    assert counts == {"tests": "3", "failures": "1", "errors": "1", "skipped": "0", "time": "1.500"}
+    assert sum(float(one.get("time")) for one in suite) == 1.5
+
+
+@pytest.mark.parametrize("text", HOSTILE)
+def test_junit_of_what_came_to_no_verdict_is_one_error(text):
+    suite = parsed(error_xml("smoke", subject=text, type_="EvidenceError", message=text))
+    assert (suite.get("tests"), suite.get("errors"), suite[0][0].get("type")) == ("1", "1", "EvidenceError")
 
 
 def test_junit_inconclusive_is_an_error(story, names):
