@@ -16,8 +16,8 @@ from pathlib import Path
 
 import numpy as np
 
-from rollout.cli.files import load_admission
 from rollout.errors import EvidenceError
+from rollout.files.load import load_admission
 from rollout.serving.engines.interface import Engine
 from rollout.serving.engines.table import load_engine
 from rollout.serving.options import Attention, EngineKind, GuidanceMode, Precision, ServeOptions

@@ -24,10 +24,10 @@ from typing import Any
 import yaml
 from controller import EXAMPLES, prepare, release
 
-from rollout.cli.files import LoadedStack, load_policy, load_prompts, load_stack
 from rollout.cli.forecast import costed
 from rollout.control.standing import standing
 from rollout.evidence.baselines import BaselineStore
+from rollout.files.load import LoadedStack, load_policy, load_prompts, load_stack
 
 FORECAST_FACTOR = 1.5
 GROSS_PAIRS = 5

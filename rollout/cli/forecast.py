@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from rollout.cli.exits import Exit
-from rollout.cli.files import LoadedStack
 from rollout.cli.wiring import build_lease, build_platform, build_protocol, build_router
 from rollout.control.open_run import SNAPSHOT_S, refuse_stale_waivers
 from rollout.control.standing import Standing, left_over, standing
 from rollout.errors import ConfigError, EvidenceError, UnavailableError
 from rollout.evidence.baselines import BaselineStore
+from rollout.files.load import LoadedStack
 from rollout.gates.capabilities import fallen
 from rollout.gates.latency import margins_of
 from rollout.model.evidence import Baseline

@@ -11,8 +11,8 @@ import click
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from rollout.cli.files import LoadedAdmission, LoadedStack
     from rollout.control.world import Listener
+    from rollout.files.load import LoadedAdmission, LoadedStack
     from rollout.model.policy import Policy
     from rollout.serving.prover import ProofRequest
 
@@ -108,7 +108,7 @@ def load(stack_path: Path, policy_path: Path | None) -> "tuple[LoadedStack, Poli
     Raises:
         ConfigError: A file is missing or wrong; the message names file, line and key.
     """
-    from rollout.cli.files import load_policy, load_stack
+    from rollout.files.load import load_policy, load_stack
 
     stack = load_stack(stack_path)
     return stack, load_policy(policy_path or stack.policy)
@@ -122,9 +122,9 @@ def load_for_rescue(stack_path: Path, policy_path: Path | None) -> "tuple[Loaded
     Raises:
         ConfigError: The stack file is wrong, or no run has a policy either.
     """
-    from rollout.cli.files import load_policy, load_stack
     from rollout.control.standing import newest_policy
     from rollout.errors import ConfigError
+    from rollout.files.load import load_policy, load_stack
     from rollout.model.inventory import Absent
 
     stack = load_stack(stack_path)

@@ -161,7 +161,7 @@ def serve(
     """
     import uuid
 
-    from rollout.cli.files import load_admission
+    from rollout.files.load import load_admission
     from rollout.model.admission import Profile
     from rollout.serving import options as choices
     from rollout.serving.process import run_server

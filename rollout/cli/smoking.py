@@ -11,13 +11,13 @@ from rollout.canary.driver import CanaryDriver
 from rollout.canary.interface import Target
 from rollout.canary.openai_images import OpenAIImages
 from rollout.cli.commands.measure import parse_address
-from rollout.cli.files import load_matrix, load_policy, load_prompts, load_release
 from rollout.cli.signals import ProcessSignals
 from rollout.cli.smoke_servers import RunningServer, Server, StartedServer
 from rollout.control.open_run import refuse_stale_waivers
 from rollout.control.world import Interrupted
 from rollout.errors import ConfigError, EvidenceError, InvariantError, UnavailableError
 from rollout.evidence.baselines import Version, read_baseline, write_baseline
+from rollout.files.load import load_matrix, load_policy, load_prompts, load_release
 from rollout.flow.schedule import prompt_at
 from rollout.gates.admission import Came, Start, refusals
 from rollout.gates.messages import Heard

@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from rollout.cli.files import LoadedStack
 from rollout.cli.render import HistoryRow, SlotRow, Status, history_row
 from rollout.cli.wiring import build_lease, build_platform, build_router
 from rollout.control.standing import Standing, left_over, standing
@@ -14,6 +13,7 @@ from rollout.errors import UnavailableError
 from rollout.evidence.journal import read_journal
 from rollout.evidence.objects import ObjectStore
 from rollout.evidence.runs import run_folder, run_ids
+from rollout.files.load import LoadedStack
 from rollout.flow.run import Run, fold
 from rollout.model.inventory import Absent, RouterState, SlotState
 from rollout.model.policy import CostModel, Policy

@@ -15,9 +15,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 from rollout import __version__
-from rollout.cli.files import LoadedStack
 from rollout.errors import ConfigError
 from rollout.evidence.lease import FileLease
+from rollout.files.load import LoadedStack
 from rollout.model.fence import Fence
 from rollout.model.policy import Policy
 from rollout.model.roles import Address

@@ -17,12 +17,12 @@ import onnxruntime as ort
 from numpy.typing import NDArray
 
 from rollout.errors import ConfigError
+from rollout.files.load import load_admission
 from rollout.model.admission import AdmissionPolicy, AdmissionReport, Finding
 from rollout.model.reasons import REASONS
 from rollout.serving.asgi import with_capabilities
 from rollout.serving.failures import AdmissionError, NotAdmittedError, ProviderLostError
 from rollout.serving.messages import fallback_signs
-from rollout.serving.policy_files import read_admission
 from rollout.serving.proof import Named, prove, watched
 from rollout.serving.snapshot import policy_fields
 from rollout.serving.strict_session import ORT_ERRORS, check_providers, open_strict_session
@@ -137,7 +137,8 @@ def admit(
 
 def _demands(policy: AdmissionPolicy | Path | str) -> tuple[AdmissionPolicy, Named]:
     if not isinstance(policy, AdmissionPolicy):
-        return read_admission(str(policy))
+        loaded = load_admission(str(policy))
+        return loaded.policy, Named(matrix=loaded.matrix, engine_cache=loaded.engine_cache)
     if policy.matrix is not None or policy.engine_cache is not None:
         text = f"the policy {policy.name} names files relative to its own: give the path of the policy"
         raise ConfigError(text)

@@ -15,8 +15,8 @@ import pytest
 import yaml
 
 from rollout.canary.openai_images import OpenAIImages
-from rollout.cli.files import load_admission
 from rollout.errors import UnavailableError
+from rollout.files.load import load_admission
 from rollout.model.snapshot import parse_snapshot
 from rollout.model.wire import (
     HEADER_POD_UID,

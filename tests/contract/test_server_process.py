@@ -26,7 +26,7 @@ import yaml
 from PIL import Image
 from prometheus_client.parser import text_string_to_metric_families
 
-from rollout.cli.files import load_admission
+from rollout.files.load import load_admission
 from rollout.model.snapshot import parse_snapshot
 from rollout.model.wire import (
     HEADER_GPU_MEMORY,

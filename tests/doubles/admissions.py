@@ -10,7 +10,7 @@ import pytest
 import yaml
 from worlds import TENSORRT, Model, Place, World, impossible_here, place, unbuildable
 
-from rollout.cli.files import load_admission
+from rollout.files.load import load_admission
 
 CAUSES = {
     "cuda_libraries_missing": "cuda_libraries_missing",

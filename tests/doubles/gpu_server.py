@@ -10,7 +10,7 @@ import sys
 import threading
 from pathlib import Path
 
-from rollout.cli.files import load_admission
+from rollout.files.load import load_admission
 from rollout.model.snapshot import SNAPSHOT_SCHEMA, CapabilitySnapshot, ok
 from rollout.serving import process
 from rollout.serving.engines.ort import load_ort

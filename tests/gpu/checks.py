@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-from rollout.cli.files import load_admission
+from rollout.files.load import load_admission
 from rollout.serving.collectors.running import RunningCollectors
 from rollout.serving.collectors.table import DEVICE_COLLECTORS
 from rollout.serving.device_watch import DeviceWatch

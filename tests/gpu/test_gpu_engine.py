@@ -12,7 +12,7 @@ import pytest
 from e2e_stack import free_port
 from PIL import Image
 
-from rollout.cli.files import load_admission
+from rollout.files.load import load_admission
 from rollout.serving.engines.table import load_engine
 from rollout.serving.options import Attention, EngineKind, GuidanceMode, Precision, ServeOptions
 from rollout.serving.pipeline import PictureRequest, draw

@@ -15,7 +15,7 @@ import yaml
 from admissions import CAUSES, admitted, standing
 from worlds import WORLDS, Model, clean_environment
 
-from rollout.cli.files import load_admission
+from rollout.files.load import load_admission
 
 SERVER = Path(__file__).with_name("third_party.py")
 FALLING = sorted(name for name in CAUSES if WORLDS[name].model is Model.PLAIN)

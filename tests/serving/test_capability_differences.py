@@ -10,7 +10,7 @@ import warnings
 import pytest
 import yaml
 
-from rollout.cli.files import load_admission
+from rollout.files.load import load_admission
 from rollout.serving.engines.table import load_engine
 from rollout.serving.options import Attention, EngineKind, GraphOptimization, ServeOptions
 from rollout.serving.proof import Named, prove

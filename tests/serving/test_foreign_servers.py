@@ -18,7 +18,7 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "doubles"))
 from driver_builds import NVML_LIBRARY
 from worlds import CPU, WORLDS, Place, impossible_here, place, unbuildable
 
-from rollout.cli.files import load_admission
+from rollout.files.load import load_admission
 from rollout.model.admission import AdmissionReport
 
 PROBE = Path(__file__).parents[1] / "doubles/admission_probe.py"

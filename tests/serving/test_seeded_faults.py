@@ -10,7 +10,7 @@ from datetime import date
 import pytest
 from driver_builds import driver_double, nvml_double
 
-from rollout.cli.files import load_admission
+from rollout.files.load import load_admission
 from rollout.model.admission import blocking
 from rollout.model.matrix import Matrix, compare_snapshot
 from rollout.model.snapshot import failed, ok, unavailable

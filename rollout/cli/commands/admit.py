@@ -50,7 +50,7 @@ def admit(
     reason on stderr with its code (docs/reasons.md); 2 the policy or its model cannot be used; 126 or 127 COMMAND
     cannot be run; else COMMAND's own.
     """
-    from rollout.cli.files import load_admission
+    from rollout.files.load import load_admission
 
     demanded = load_admission(policy_name)
     if probe:

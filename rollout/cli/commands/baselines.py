@@ -75,8 +75,8 @@ def show(release: str | None, number: int | None, stack_path: Path, output: str)
 
 
 def _store(stack_path: Path) -> "BaselineStore":
-    from rollout.cli.files import load_stack
     from rollout.evidence.baselines import BaselineStore
+    from rollout.files.load import load_stack
 
     return BaselineStore(load_stack(stack_path).state / "baselines")
 
@@ -93,9 +93,9 @@ def _digest(store: "BaselineStore", prefix: str | None, stack_path: Path) -> str
     Raises:
         ConfigError: No release, or more than one, is meant.
     """
-    from rollout.cli.files import load_stack
     from rollout.control.standing import standing
     from rollout.errors import ConfigError
+    from rollout.files.load import load_stack
     from rollout.model.inventory import Absent
 
     known = store.releases()

@@ -57,9 +57,9 @@ def find_bundle(run: str, state: Path | None, stack_path: Path) -> Path:
     Raises:
         ConfigError: There is no such run.
     """
-    from rollout.cli.files import load_stack
     from rollout.errors import ConfigError
     from rollout.evidence.runs import run_ids
+    from rollout.files.load import load_stack
 
     if (Path(run) / "journal.jsonl").exists():
         return Path(run)

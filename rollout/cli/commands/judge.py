@@ -147,8 +147,8 @@ def _terms(
     budget: int | None,
     aa_ratio: "Array",
 ) -> Terms:
-    from rollout.cli.files import load_policy
     from rollout.errors import ConfigError
+    from rollout.files.load import load_policy
     from rollout.gates.latency import margins_of as margins_of_policy
     from rollout.stats.margins import margins_of
     from rollout.stats.noise import block_pairs_for

@@ -36,9 +36,9 @@ def status(stack_path: Path, policy_path: Path | None, output: str) -> int:
 @output_option
 def history(limit: int, stack_path: Path, output: str) -> int:
     """List earlier runs, newest first."""
-    from rollout.cli.files import load_stack
     from rollout.cli.render import render_history
     from rollout.cli.survey import past_runs
+    from rollout.files.load import load_stack
 
     rows = past_runs(load_stack(stack_path).state, limit=limit)
     if output == "json":

@@ -45,7 +45,7 @@ def check(
     Exit codes: 0 all fits, 3 something does not fit or is unknown.
     """
     from rollout.cli.exits import Exit
-    from rollout.cli.files import load_labels, load_matrix
+    from rollout.files.load import load_labels, load_matrix
     from rollout.model.matrix import ORT_UNKNOWN, compare_labels, compare_snapshot, contradictions
 
     wanted = load_matrix(path)
@@ -100,8 +100,8 @@ def lock(source: str, name: str) -> int:
 
 
 def _compare_list(wanted: "Matrix", file: Path) -> "tuple[Reason, ...]":
-    from rollout.cli.files import load_lines
     from rollout.errors import ConfigError
+    from rollout.files.load import load_lines
     from rollout.model.matrix import compare_packages
 
     try:

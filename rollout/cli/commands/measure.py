@@ -65,7 +65,7 @@ def compare(blue: str, green: str, policy_path: Path, prompts_path: Path, seed: 
     Exit codes: 0 PASS, 3 BREACH, 4 INCONCLUSIVE.
     """
     from rollout.cli.comparison import compare_servers
-    from rollout.cli.files import load_policy, load_prompts
+    from rollout.files.load import load_policy, load_prompts
     from rollout.model.verdict import Outcome
 
     policy, prompts = load_policy(policy_path), load_prompts(prompts_path)
@@ -96,7 +96,7 @@ def read_snapshot(source: str, timeout_s: float) -> "CapabilitySnapshot":
         UnavailableError: The server does not answer.
     """
     from rollout.canary.openai_images import OpenAIImages
-    from rollout.cli.files import load_snapshot_file
+    from rollout.files.load import load_snapshot_file
 
     if Path(source).exists():
         return load_snapshot_file(Path(source))

@@ -13,11 +13,11 @@ from rollout.cli.options import listener, load, output_option, policy_option, st
 
 if TYPE_CHECKING:
     from rollout.cli.exits import Exit
-    from rollout.cli.files import LoadedStack
     from rollout.control.monitor import Monitor
     from rollout.control.session import Ended
     from rollout.control.world import World
     from rollout.evidence.looks import Look
+    from rollout.files.load import LoadedStack
     from rollout.model.policy import Policy
     from rollout.model.prompts import PromptSet
 
@@ -65,11 +65,11 @@ def monitor(
     Exit codes: 0 nothing stands against what serves, 3 drifted, 4 cannot be told, or nothing was measured,
     5 platform, 6 another monitor runs, or a rollout kept an alarm from being verified.
     """
-    from rollout.cli.files import load_prompts
     from rollout.cli.signals import ProcessSignals
     from rollout.cli.wiring import build_world
     from rollout.control.monitor import Monitor
     from rollout.evidence.looks import MonitorLog
+    from rollout.files.load import load_prompts
 
     stack, policy = load(stack_path, policy_path)
     prompts = load_prompts(stack.prompts)

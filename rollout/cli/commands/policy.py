@@ -21,8 +21,8 @@ def check(paths: tuple[Path, ...]) -> int:
 
     A waiver that has ended is one. Exit codes: 0 all good, 2 something is wrong.
     """
-    from rollout.cli.files import load_any
     from rollout.errors import ConfigError
+    from rollout.files.load import load_any
 
     wrong = 0
     for path in paths:
@@ -40,7 +40,7 @@ def check(paths: tuple[Path, ...]) -> int:
 @click.argument("kind", type=click.Choice(KINDS), default="policy")
 def schema(kind: str) -> int:
     """Print the JSON Schema of a kind of file, for editors."""
-    from rollout.cli.files import json_schema
+    from rollout.files.load import json_schema
 
     click.echo(json.dumps(json_schema(kind), indent=2))
     return 0

@@ -11,8 +11,8 @@ import click
 from rollout.cli.options import console, listener, load, load_for_rescue, output_option, policy_option, stack_option
 
 if TYPE_CHECKING:
-    from rollout.cli.files import LoadedStack
     from rollout.control.session import Ended
+    from rollout.files.load import LoadedStack
     from rollout.model.journal import RunKind
     from rollout.model.prompts import PromptSet
 
@@ -99,8 +99,8 @@ def _has_earlier(state: Path) -> bool:
 @output_option
 def plan(release_path: Path, stack_path: Path, policy_path: Path | None, output: str) -> int:
     """Say what `promote` would do with RELEASE, and change nothing."""
-    from rollout.cli.files import load_prompts, load_release
     from rollout.cli.forecast import forecast
+    from rollout.files.load import load_prompts, load_release
 
     stack, policy = load(stack_path, policy_path)
     told = forecast(stack, policy, load_prompts(stack.prompts), load_release(release_path))
@@ -126,11 +126,11 @@ def drive(
         ConfigError: A file is missing or wrong.
         RolloutError: See `carry_out`.
     """
-    from rollout.cli.files import load_prompts, load_release
     from rollout.cli.signals import ProcessSignals
     from rollout.cli.wiring import build_world, environment, who
     from rollout.control.open_run import Wish
     from rollout.control.session import carry_out
+    from rollout.files.load import load_prompts, load_release
     from rollout.model.journal import RunKind
 
     rescue = kind is RunKind.ROLLBACK
@@ -158,8 +158,8 @@ def drive(
 
 def _known_prompts(stack: "LoadedStack") -> "PromptSet":
     """Return the newest run's prompts: a rollback sends none, and must not fail for a file that it does not use."""
-    from rollout.cli.files import load_prompts
     from rollout.control.standing import newest_prompts
+    from rollout.files.load import load_prompts
     from rollout.model.inventory import Absent
 
     known = newest_prompts(stack.state)

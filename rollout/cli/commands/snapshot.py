@@ -77,7 +77,7 @@ def snapshot(
         return 0
     if not serve:
         _refuse(context, _OF_AGENT, "is about the agent: give --serve")
-    from rollout.cli.files import load_admission
+    from rollout.files.load import load_admission
 
     request = proof_request(load_admission(policy_name), engine=engine, plans=plans, cache=cache)
     if not serve:

@@ -12,9 +12,9 @@ import pytest
 from rich.console import Console
 
 from rollout.cli.commands.calibrate import render
-from rollout.cli.files import load_policy, load_prompts
 from rollout.cli.forecast import Forecast, _costs, costed
 from rollout.errors import EvidenceError
+from rollout.files.load import load_policy, load_prompts
 from rollout.model.evidence import Baseline, protocol_of
 from rollout.model.inventory import Absent
 from rollout.model.policy import CostModel

@@ -5,7 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from rollout.cli.files import (
+from rollout.cli.serve import serve
+from rollout.files.json_schemas import schema_at
+from rollout.files.load import (
     json_schema,
     load_admission,
     load_any,
@@ -15,9 +17,7 @@ from rollout.cli.files import (
     load_release,
     load_stack,
 )
-from rollout.cli.json_schemas import schema_at
-from rollout.cli.serve import serve
-from rollout.cli.yaml_lines import read_yaml
+from rollout.files.yaml_lines import read_yaml
 from rollout.gates.latency import margins_of
 from rollout.model.matrix import contradictions
 from rollout.model.policy import LatencyMeasure, OnInconclusive

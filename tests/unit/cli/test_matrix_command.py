@@ -9,8 +9,8 @@ import pytest
 import yaml
 
 from rollout.cli.app import run
-from rollout.cli.files import load_labels, load_matrix
 from rollout.errors import ConfigError
+from rollout.files.load import load_labels, load_matrix
 from rollout.model.reasons import REASONS
 from rollout.model.snapshot import SNAPSHOT_SCHEMA, CapabilitySnapshot, failed, ok
 

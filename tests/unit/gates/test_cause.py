@@ -6,7 +6,7 @@ from fnmatch import fnmatchcase
 
 import pytest
 
-from rollout.cli.files import load_admission
+from rollout.files.load import load_admission
 from rollout.gates.cause import Seen, Signature, rank, signature_of
 from rollout.gates.differences import Difference, reported
 from rollout.gates.known_costs import KNOWN, Effect

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from rollout.cli.files import load_admission
+from rollout.files.load import load_admission
 from rollout.model.snapshot import CapabilitySnapshot
 from rollout.serving.engines.interface import Engine
 from rollout.serving.engines.ort import OrtEngine, load_ort

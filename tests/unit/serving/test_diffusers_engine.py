@@ -5,8 +5,8 @@ import threading
 
 import pytest
 
-from rollout.cli.files import load_admission
 from rollout.errors import ConfigError
+from rollout.files.load import load_admission
 from rollout.model.snapshot import CapabilityStatus
 from rollout.serving.failures import AdmissionError, WorkCancelledError
 from rollout.serving.options import Attention, EngineKind, GuidanceMode, Precision

@@ -4,7 +4,7 @@ from datetime import date
 
 import pytest
 
-from rollout.cli.files import load_admission
+from rollout.files.load import load_admission
 from rollout.model.snapshot import CapabilitySnapshot, failed
 from rollout.model.verdict import Severity
 from rollout.model.waiver import Waiver

@@ -8,8 +8,8 @@ import onnxruntime
 import pytest
 from PIL import Image
 
-from rollout.cli.files import load_admission
 from rollout.errors import ConfigError
+from rollout.files.load import load_admission
 from rollout.serving import pipeline
 from rollout.serving.engines.ort import load_ort
 from rollout.serving.engines.ort_sessions import open_session

@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from rollout.cli.files import load_admission
 from rollout.cli.serve import serve
+from rollout.files.load import load_admission
 from rollout.model.admission import Profile
 from rollout.serving import options
 

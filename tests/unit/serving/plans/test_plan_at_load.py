@@ -4,7 +4,7 @@ import dataclasses
 
 import pytest
 
-from rollout.cli.files import load_admission
+from rollout.files.load import load_admission
 from rollout.model.snapshot import ok, unavailable
 from rollout.serving.engines import ort_plans
 from rollout.serving.engines.ort import load_ort

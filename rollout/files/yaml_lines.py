@@ -12,8 +12,8 @@ from typing import Protocol
 
 import yaml
 
-from rollout.cli.file_problems import KeyPath, Place, Problem, refusal
 from rollout.errors import ConfigError, InvariantError
+from rollout.files.problems import KeyPath, Place, Problem, refusal
 
 DEPTH_MAX = 16
 """The deepest file of this product has four levels; what is deeper is a mistake or an attack on the parser."""

@@ -10,10 +10,10 @@ from typing import TypeVar
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
-from rollout.cli.file_problems import PRIVATE_KEYS, KeyPath, Problem, refusal, shown
-from rollout.cli.json_schemas import Schema, allowed, model_schema, schema_at
-from rollout.cli.yaml_lines import Document
 from rollout.errors import ConfigError
+from rollout.files.json_schemas import Schema, allowed, model_schema, schema_at
+from rollout.files.problems import PRIVATE_KEYS, KeyPath, Problem, refusal, shown
+from rollout.files.yaml_lines import Document
 
 Model = TypeVar("Model", bound=BaseModel)
 

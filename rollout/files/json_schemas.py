@@ -3,14 +3,14 @@
 import ast
 import inspect
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from types import MappingProxyType
 from typing import Any
 
 from pydantic import BaseModel
 
-from rollout.cli.file_problems import KeyPath
 from rollout.errors import ConfigError
+from rollout.files.problems import KeyPath
 from rollout.model.admission import AdmissionPolicy
 from rollout.model.matrix import Matrix
 from rollout.model.policy import Policy
@@ -34,6 +34,8 @@ MODELS: Mapping[str, type[BaseModel]] = MappingProxyType(
     }
 )
 """The kinds of files that people write."""
+
+_MODEL_ROOM = "rollout.model."
 
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
 
@@ -79,7 +81,7 @@ def json_schema(kind: str) -> Schema:
         body["properties"]["digest"] = {"type": "string", "pattern": "^sha256:[0-9a-f]{64}$"}
         body["required"].append("digest")
     definitions = body.get("$defs", {})
-    for name, docstrings in _docstrings(model).items():
+    for name, docstrings in _docstrings(model, definitions).items():
         holder = body if name == model.__name__ else definitions.get(name, {})
         for field, text in docstrings.items():
             properties = holder.get("properties", {})
@@ -183,14 +185,16 @@ def _count(here: Schema, *, least: str, most: str, noun: str) -> Iterator[str]:
         yield f"of at most {here[most]} {noun}"
 
 
-def _docstrings(model: type[BaseModel]) -> dict[str, dict[str, str]]:
-    """Return class name to field name to docstring, for all classes of the model's module.
+def _docstrings(model: type[BaseModel], definitions: Collection[str]) -> dict[str, dict[str, str]]:
+    """Return class name to field name to docstring, for the model and the classes that its schema defines.
 
     Read from the source on demand: pydantic's own way does it for every class at import, which every command would
     wait for.
     """
-    source = ast.parse(inspect.getsource(sys.modules[model.__module__]))
-    return {one.name: dict(_field_docstrings(one)) for one in source.body if isinstance(one, ast.ClassDef)}
+    modules = {name for name in sys.modules if name.startswith(_MODEL_ROOM)}
+    sources = (ast.parse(inspect.getsource(sys.modules[name])) for name in sorted(modules))
+    classes = [one for source in sources for one in source.body if isinstance(one, ast.ClassDef)]
+    return {one.name: dict(_field_docstrings(one)) for one in classes if one.name in {model.__name__, *definitions}}
 
 
 def _field_docstrings(class_def: ast.ClassDef) -> Iterator[tuple[str, str]]:

@@ -10,8 +10,10 @@ from pathlib import Path
 import pytest
 import yaml
 
-from rollout.cli import file_problems, json_schemas, yaml_lines
-from rollout.cli.files import (
+from rollout.errors import ConfigError
+from rollout.files import json_schemas, yaml_lines
+from rollout.files import problems as file_problems
+from rollout.files.load import (
     FILE_BYTES_MAX,
     json_schema,
     load_any,
@@ -21,7 +23,6 @@ from rollout.cli.files import (
     load_snapshot_file,
     load_stack,
 )
-from rollout.errors import ConfigError
 from rollout.model.snapshot import SNAPSHOT_SCHEMA, CapabilitySnapshot, ok, unavailable
 
 TODAY = date(2026, 11, 1)

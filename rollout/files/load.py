@@ -11,11 +11,11 @@ from pathlib import Path
 
 from pydantic import BaseModel, ValidationError
 
-from rollout.cli.file_problems import KeyPath, Problem, refusal
-from rollout.cli.json_schemas import MODELS, json_schema, model_schema
-from rollout.cli.validation import Complaint, Model, check_kind, refuse_unplaced, validated
-from rollout.cli.yaml_lines import Document, read_json, read_yaml
 from rollout.errors import ConfigError
+from rollout.files.json_schemas import MODELS, json_schema, model_schema
+from rollout.files.problems import KeyPath, Problem, refusal
+from rollout.files.validation import Complaint, Model, check_kind, refuse_unplaced, validated
+from rollout.files.yaml_lines import Document, read_json, read_yaml
 from rollout.model.admission import AdmissionPolicy
 from rollout.model.matrix import Matrix
 from rollout.model.policy import Policy
