@@ -114,6 +114,7 @@ def run(argv: list[str]) -> int:
 
 def _tell(argv: list[str], kind: str, message: str, code: int) -> None:
     """Print an error where its reader looks: a JSON object for `--output json`, one line on stderr always."""
-    if "json" in argv or "--output=json" in argv:
+    own = argv[: argv.index("--")] if "--" in argv else argv  # What follows is another program's.
+    if "json" in own or "--output=json" in own:
         sys.stdout.write(json.dumps({"error": {"kind": kind, "message": message}, "exit": code}) + "\n")
     click.echo(f"rollout: {message}", err=True)

@@ -26,6 +26,11 @@ class Exit(IntEnum):
     PLATFORM = 5
     CONFLICT = 6
     ROLLBACK_INCOMPLETE = 7
+    REFUSED = 78
+    """By an admission: sysexits' "configuration error", which a supervisor should not answer with a restart."""
+    NOT_EXECUTABLE = 126
+    """As a shell says of a command that cannot be run."""
+    NOT_FOUND = 127
 
 
 def exit_of_error(error: RolloutError) -> Exit:

@@ -44,6 +44,7 @@ CODES: tuple[tuple[str, str, str], ...] = (
     ("gpu.*", "*", "gpu_changed"),
     # Builds and versions.
     ("packages.rivals", "*onnxruntime*", "ort_packages_conflict"),
+    ("packages.rivals", "*ort-nightly*", "ort_packages_conflict"),
     ("packages.rivals", "* and *", "packages_conflict"),
     ("packages.*", "*", "packages_changed"),
     ("runtime.ort.package", "*", "runtime_package_changed"),

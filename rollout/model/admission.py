@@ -160,6 +160,12 @@ class AdmissionReport(Strict):
     def _digest_is_checked(cls, value: object) -> object:
         return parse_snapshot(value) if isinstance(value, dict) else value
 
+    @model_validator(mode="after")
+    def _admitted_means_proven(self) -> Self:
+        if self.admitted and (self.snapshot is None or blocking(self.findings)):
+            raise ValueError("what is admitted has a snapshot, and nothing that blocks")
+        return self
+
     @field_serializer("snapshot")
     def _wire_form(self, snapshot: CapabilitySnapshot | None) -> dict[str, Any] | None:
         return None if snapshot is None else snapshot.to_json()

@@ -4,6 +4,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from datetime import date
 
 from rollout.model.admission import AdmissionPolicy, DeviceDemand, Finding, PlacementDemand, Profile, SelfTestDemand
+from rollout.model.matrix_facts import ORT_DISTRIBUTIONS
 from rollout.model.reasons import REASONS
 from rollout.model.snapshot import Capability, CapabilitySnapshot, CapabilityStatus
 from rollout.model.verdict import Reason, Severity
@@ -99,7 +100,8 @@ def _package_findings(seen: _Seen) -> Findings:
         yield _uncollected(seen, "packages.rivals")
         return
     for names in rivals:
-        code = "ort_packages_conflict" if "onnxruntime" in names else "packages_conflict"
+        conflict = ORT_DISTRIBUTIONS.intersection(names.split(" and "))
+        code = "ort_packages_conflict" if conflict else "packages_conflict"
         yield _finding(code, f"{names} are installed together: the last one installed wins", "packages.rivals")
 
 

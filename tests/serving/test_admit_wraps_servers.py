@@ -12,7 +12,8 @@ from pathlib import Path
 import httpx
 import pytest
 import yaml
-from admissions import CAUSES, admitted, standing
+from admissions import admitted, standing
+from causes import CAUSES
 from worlds import WORLDS, Model, clean_environment
 
 from rollout.files.load import load_admission

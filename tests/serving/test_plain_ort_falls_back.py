@@ -13,9 +13,10 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "doubles"))
 
+from admissions import standing
 from observation import Recipe, observe, sections
 from recordings import RECORDED_WITH, record, recorded, recorded_worlds
-from worlds import CPU, WORLDS, Failure, Place, impossible_here, place, unbuildable
+from worlds import CPU, WORLDS, Failure, Place, place
 
 FALLING = sorted(name for name, world in WORLDS.items() if world.failure is not Failure.MODEL)
 RAISING_WHEN_STRICT = {Failure.CREATION, Failure.PLUGINS, Failure.MODEL}
@@ -24,15 +25,7 @@ RAISING_WHEN_STRICT = {Failure.CREATION, Failure.PLUGINS, Failure.MODEL}
 @pytest.fixture
 def placed(parts: Path, tmp_path: Path, request: pytest.FixtureRequest) -> Place:
     """The world that a test names."""
-    world = WORLDS[request.param]
-    if reason := unbuildable() or impossible_here(world):
-        pytest.skip(reason)
-    try:
-        return place(world, root=tmp_path, parts=parts)
-    except RuntimeError as error:
-        if world.overlaid:
-            pytest.skip(f"pip cannot install the CPU wheel over the GPU wheel here: {error}")
-        raise
+    return standing(WORLDS[request.param], root=tmp_path, parts=parts)
 
 
 @pytest.mark.parametrize("placed", FALLING, indirect=True)

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from rollout.cli.options import admission_options, output_option, proof_request
+from rollout.cli.options import admission_options, proof_request
 
 if TYPE_CHECKING:
     from rollout.model.admission import AdmissionReport
@@ -15,7 +15,7 @@ TERMINATION_BYTES_MAX = 4096
 """Kubernetes keeps no more of a termination message."""
 
 
-@click.command("admit", context_settings={"ignore_unknown_options": False})
+@click.command("admit")
 @admission_options
 @click.option(
     "--timeout", "limit_s", default=120.0, show_default=True, type=click.FloatRange(1, 3600), help="Seconds in all."
@@ -29,7 +29,13 @@ TERMINATION_BYTES_MAX = 4096
     help="Where Kubernetes looks for the reason; written only where it exists.",
 )
 @click.option("--probe", is_flag=True, help="Only compare the devices with those of an earlier --report; for liveness.")
-@output_option
+@click.option(
+    "--output",
+    type=click.Choice(["text", "json"]),
+    default="text",
+    show_default=True,
+    help="How the outcome is told, on stderr: stdout is COMMAND's.",
+)
 @click.argument("command", nargs=-1, type=click.UNPROCESSED)
 def admit(
     *,
@@ -50,6 +56,7 @@ def admit(
     reason on stderr with its code (docs/reasons.md); 2 the policy or its model cannot be used; 126 or 127 COMMAND
     cannot be run; else COMMAND's own.
     """
+    from rollout.cli.exits import Exit
     from rollout.files.load import load_admission
 
     demanded = load_admission(policy_name)
@@ -66,7 +73,7 @@ def admit(
             _write(report_path, report.model_dump_json(by_alias=True, indent=2))
     _tell(report, output, termination_log)
     if not report.admitted:
-        return os.EX_CONFIG
+        return int(Exit.REFUSED)
     return _become(command) if command else 0
 
 
@@ -119,11 +126,13 @@ def _write(path: Path, text: str) -> None:
 
 def _become(command: tuple[str, ...]) -> int:
     """Replace this process by the command: its signals and its exit code are its own from here on."""
+    from rollout.cli.exits import Exit
+
     try:
         os.execvp(command[0], command)  # noqa: S606 - the user's own command, without a shell
     except FileNotFoundError as error:
         click.echo(f"rollout admit: {command[0]}: {error.strerror}", err=True)
-        return 127
+        return int(Exit.NOT_FOUND)
     except OSError as error:
         click.echo(f"rollout admit: {command[0]}: {error.strerror}", err=True)
-        return 126
+        return int(Exit.NOT_EXECUTABLE)

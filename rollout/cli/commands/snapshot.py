@@ -1,7 +1,6 @@
 """`rollout snapshot`: what a server, or this container, proves about itself; `--serve` goes on saying it: the agent."""
 
 import json
-import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -77,6 +76,7 @@ def snapshot(
         return 0
     if not serve:
         _refuse(context, _OF_AGENT, "is about the agent: give --serve")
+    from rollout.cli.exits import Exit
     from rollout.files.load import load_admission
 
     request = proof_request(load_admission(policy_name), engine=engine, plans=plans, cache=cache)
@@ -84,7 +84,7 @@ def snapshot(
         report = _proven(request, limit_s or PROVE_S)
         if report.snapshot is not None:
             click.echo(json.dumps(report.snapshot.to_json(), indent=2))
-        return 0 if report.admitted else os.EX_CONFIG
+        return 0 if report.admitted else int(Exit.REFUSED)
     from rollout.serving.agent import AgentOptions, run_agent
 
     if port is None:

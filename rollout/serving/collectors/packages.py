@@ -4,20 +4,20 @@ import importlib.metadata
 import re
 from collections.abc import Iterable
 
+from rollout.model.matrix_facts import ORT_DISTRIBUTIONS
+from rollout.model.packages import package_name
 from rollout.model.snapshot import Capability, ok, unavailable
 from rollout.serving.collectors.interface import Collector, Fields
 
 SOURCE = "importlib.metadata"
 
 RIVALS: tuple[frozenset[str], ...] = (
-    frozenset({"onnxruntime", "onnxruntime-gpu", "onnxruntime-directml", "onnxruntime-openvino", "onnxruntime-rocm"}),
-    frozenset({"pynvml", "nvidia-ml-py"}),
-    frozenset({"tensorrt", "tensorrt-cu12", "tensorrt-cu13"}),
+    ORT_DISTRIBUTIONS,
+    frozenset({"tensorrt-cu11", "tensorrt-cu12", "tensorrt-cu13"}),  # `tensorrt` itself only names one of them.
     frozenset({"cupy", "cupy-cuda11x", "cupy-cuda12x", "cupy-cuda13x"}),
 )
 """Distributions that install the same modules; the last one installed wins, and `pip check` says nothing."""
 
-_ORT = RIVALS[0]
 _TOLD = re.compile(
     r"onnxruntime.*|tensorrt.*|torch|torchvision|triton|xformers|diffusers|transformers|accelerate|safetensors|numpy|"
     r"nvidia-.*|cupy.*|flash-attn"
@@ -36,7 +36,7 @@ def _read() -> Fields:
 
 def _installed() -> Iterable[tuple[str, str]]:
     for one in importlib.metadata.distributions():
-        name = re.sub(r"[-_.]+", "-", one.metadata["Name"] or "").lower()
+        name = package_name(one.metadata["Name"] or "")
         if _TOLD.fullmatch(name) or any(name in rivals for rivals in RIVALS):
             yield name, one.version
 
@@ -48,7 +48,7 @@ def _rivals(installed: Iterable[str]) -> list[str]:
 
 
 def _ort(installed: dict[str, str]) -> Capability:
-    found = [f"{name} {version}" for name, version in installed.items() if name in _ORT]
+    found = [f"{name} {version}" for name, version in installed.items() if name in ORT_DISTRIBUTIONS]
     return ok(found, SOURCE) if found else unavailable(SOURCE, "no distribution of ONNX Runtime is installed")
 
 

@@ -12,22 +12,10 @@ from rollout.serving.messages import FALLBACK_LANGUAGE, LINE_CHARACTERS_MAX, fal
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "doubles"))
 
+from causes import CAUSES as ADMISSION_CAUSES
 from recordings import recorded, recorded_worlds
 
-CAUSES = {
-    "cuda_libraries_missing": "cuda_libraries_missing",
-    "libcuda_missing": "libcuda_missing",
-    "driver_too_old": "driver_too_old",
-    "no_device": "no_device",
-    "stub_libcuda": "libcuda_stub",
-    "driver_mismatch": "driver_mismatch",
-    "forward_compat_refused": "driver_mismatch",
-    "fabric_manager_down": "driver_failed",
-    "device_access_lost": "driver_failed",
-    "tensorrt_missing": "tensorrt_missing",
-    "both_ort_packages": "provider_not_in_build",
-    "ep_context_without_provider": "engine_provider_missing",
-}
+CAUSES = ADMISSION_CAUSES | {"both_ort_packages": "provider_not_in_build"}
 """World to what the runtime's own words say of it."""
 
 
