@@ -162,12 +162,10 @@ def serve(
     import uuid
 
     from rollout.files.load import load_admission
-    from rollout.model.admission import Profile
     from rollout.serving import options as choices
     from rollout.serving.process import run_server
 
     demanded = load_admission(admission)
-    gpu = demanded.policy.profile is Profile.GPU
     made = choices.ServeOptions(
         host=host,
         port=port,
@@ -185,7 +183,7 @@ def serve(
         spinning=spinning == "on",
         execution=choices.ExecutionMode(execution),
         session=choices.SessionLifetime(session),
-        precision=choices.Precision(precision or ("fp16" if gpu else "fp32")),
+        precision=choices.Precision(precision) if precision else choices.default_precision(demanded.policy.profile),
         prediction=choices.Prediction(prediction),
         side_max=side_max,
         queue_limit=queue_limit,

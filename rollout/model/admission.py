@@ -126,6 +126,8 @@ class AdmissionPolicy(Strict):
                     raise ValueError("providers must not name the CPU under profile gpu: ONNX Runtime adds it itself")
                 if self.device is None or self.placement is None:
                     raise ValueError("device and placement must be demanded under profile gpu")
+                if self.device.mig_profile is not None and self.self_test.utilisation_min is not None:
+                    raise ValueError("utilisation_min must be null with mig_profile: NVML does not tell it of a slice")
             case Profile.DEVELOPMENT_CPU:
                 if self.providers != [Provider.CPU]:
                     raise ValueError("providers must be [CPUExecutionProvider] under profile development-cpu")

@@ -22,7 +22,6 @@ from rollout.errors import InvariantError
 from rollout.model.snapshot import CapabilitySnapshot
 from rollout.serving.pipeline import PictureRequest
 from rollout.serving.snapshot import DEVICE_TIME_FIELD
-from rollout.serving.subject import SELF_TEST_REQUEST
 
 WINDOW = 20
 """Requests whose median is judged: a stall or two are none of its business."""
@@ -96,12 +95,12 @@ class Pace:
         return self.ratio > self._degraded_ratio
 
 
-def admitted_pace(snapshot: CapabilitySnapshot, *, degraded_ratio: float) -> Pace:
-    """Return the pace of a server that was just admitted with this snapshot."""
+def admitted_pace(snapshot: CapabilitySnapshot, *, request: PictureRequest, degraded_ratio: float) -> Pace:
+    """Return the pace of a server that was just admitted with this snapshot, by a self-test that drew this request."""
     device_s = snapshot.measurements[DEVICE_TIME_FIELD].value
     if not isinstance(device_s, float):
         raise InvariantError(f"a server was admitted whose {DEVICE_TIME_FIELD} is {device_s!r}")
-    return Pace(degraded_ratio=degraded_ratio, admitted={shape_of(SELF_TEST_REQUEST): device_s})
+    return Pace(degraded_ratio=degraded_ratio, admitted={shape_of(request): device_s})
 
 
 def shape_of(request: PictureRequest) -> Shape:

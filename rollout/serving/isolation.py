@@ -7,7 +7,6 @@ import signal
 import subprocess
 import sys
 from contextlib import suppress
-from tempfile import TemporaryFile
 from typing import IO
 
 from rollout.errors import PlatformError
@@ -16,6 +15,9 @@ SMALL_FILES_BYTES = 1 << 20
 """For a child that answers with a few facts; it cannot write more into any file, not even by printing for ever."""
 
 _SAID_CHARACTERS_MAX = 300
+
+_DEATH_S = 1.0
+"""SIGKILL works at once, or not before a driver answers."""
 
 
 class IsolatedError(PlatformError):
@@ -37,13 +39,15 @@ def run_isolated(
     Raises:
         IsolatedError: It could not be started, did not end in time, or ended with another status than 0.
     """
-    # Files, not pipes: a full pipe stops the child, and one that a grandchild holds open stops us.
-    with TemporaryFile() as asked, TemporaryFile() as answer, TemporaryFile() as said:
+    # Files, not pipes: a full pipe stops the child, and one that a grandchild holds open stops us. In memory: a
+    # container may have no folder that can be written.
+    with _memory_file() as asked, _memory_file() as answer, _memory_file() as said:
         asked.write(request)
         asked.seek(0)
         try:
             child = subprocess.Popen(
-                [sys.executable, "-m", module, *arguments, str(os.getpid()), str(answer.fileno())],
+                # -P: a module of the server's that lies in its working folder is none of ours.
+                [sys.executable, "-P", "-m", module, *arguments, str(os.getpid()), str(answer.fileno())],
                 stdin=asked,
                 stdout=said,
                 stderr=said,
@@ -53,7 +57,7 @@ def run_isolated(
         except OSError as error:
             raise IsolatedError(f"{module} could not be started: {error}") from error
         try:
-            resource.prlimit(child.pid, resource.RLIMIT_FSIZE, (file_bytes_max, file_bytes_max))
+            _limit_files(child.pid, file_bytes_max)
             code = child.wait(timeout=limit_s)
         except subprocess.TimeoutExpired as error:
             text = f"{module} did not end within {limit_s:g} s and was killed{_last_words(_content(said))}"
@@ -79,6 +83,17 @@ def end_with(parent: int) -> None:
 _PR_SET_PDEATHSIG = 1
 
 
+def _memory_file() -> IO[bytes]:
+    return os.fdopen(os.memfd_create("rollout"), "w+b")
+
+
+def _limit_files(child: int, file_bytes_max: int) -> None:
+    """Limit what the child may write, to less where less is allowed already."""
+    _, hard = resource.prlimit(child, resource.RLIMIT_FSIZE)
+    most = file_bytes_max if hard == resource.RLIM_INFINITY else min(file_bytes_max, hard)
+    resource.prlimit(child, resource.RLIMIT_FSIZE, (most, most))
+
+
 def _content(file: IO[bytes]) -> bytes:
     file.seek(0)
     return file.read(SMALL_FILES_BYTES)
@@ -87,7 +102,9 @@ def _content(file: IO[bytes]) -> bytes:
 def _kill(child: subprocess.Popen[bytes]) -> None:
     with suppress(ProcessLookupError):  # It may have ended, and with it everything it started.
         os.killpg(child.pid, signal.SIGKILL)
-    child.wait()
+    # A child inside a hung driver does not even die of SIGKILL: it is left to the kernel.
+    with suppress(subprocess.TimeoutExpired):
+        child.wait(timeout=_DEATH_S)
 
 
 def _end(code: int) -> str:

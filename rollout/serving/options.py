@@ -3,6 +3,7 @@
 from dataclasses import dataclass, fields
 from enum import StrEnum
 from pathlib import Path
+from typing import assert_never
 
 from rollout.model.admission import AdmissionPolicy, Profile
 from rollout.model.matrix import Matrix
@@ -153,6 +154,17 @@ def attention_of(options: ServeOptions) -> Attention:
         return options.attention
     on_cpu = options.admission.profile is Profile.DEVELOPMENT_CPU
     return Attention.EAGER if options.engine is EngineKind.ORT and on_cpu else Attention.SDPA
+
+
+def default_precision(profile: Profile) -> Precision:
+    """Return what a release computes in where it does not say: the fast path of a GPU is in 16 bits."""
+    match profile:
+        case Profile.GPU:
+            return Precision.FP16
+        case Profile.DEVELOPMENT_CPU:
+            return Precision.FP32
+        case _ as unknown:
+            assert_never(unknown)
 
 
 def misfits(options: ServeOptions) -> list[str]:

@@ -129,8 +129,9 @@ def _become_ready(
     if not proof.admitted or proof.subject is None:
         raise NotAdmittedError(proof.report())
     engine, snapshot = proof.subject.engine, proof.snapshot
+    pace = admitted_pace(snapshot, request=proof.subject.request, degraded_ratio=options.admission.degraded_ratio)
     server.metrics.set_admitted(provider=engine.provider, profile=options.admission.profile, digest=snapshot.digest)
-    readiness.admit(engine, snapshot, pace=admitted_pace(snapshot, degraded_ratio=options.admission.degraded_ratio))
+    readiness.admit(engine, snapshot, pace=pace)
     match options.admission.profile:
         case Profile.GPU:
             probe.start(snapshot)

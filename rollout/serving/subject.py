@@ -4,7 +4,7 @@ import io
 import threading
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any, Protocol
@@ -13,14 +13,15 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from rollout.errors import ConfigError, PlatformError
-from rollout.model.admission import AdmissionPolicy
-from rollout.model.canonical import digest_bytes
+from rollout.errors import ConfigError, PlatformError, UnavailableError
+from rollout.model.admission import AdmissionPolicy, Provider
 from rollout.model.snapshot import failed, ok
 from rollout.serving.collectors.interface import Fields
 from rollout.serving.engines.interface import Engine
 from rollout.serving.failures import AdmissionError, NonFiniteError
 from rollout.serving.pipeline import PictureRequest, draw
+from rollout.serving.plans.faults import PlanError
+from rollout.serving.plans.onnx_file import digest_model
 from rollout.serving.stopwatch import Stopwatch
 
 if TYPE_CHECKING:
@@ -61,13 +62,21 @@ class PictureSubject:
     engine: Engine
 
     @property
+    def request(self) -> PictureRequest:
+        """What is drawn: small, or of the one size that an engine plan is for."""
+        options = self.engine.options
+        if Provider.TENSORRT not in options.admission.providers:
+            return SELF_TEST_REQUEST
+        return replace(SELF_TEST_REQUEST, width=options.side_max, height=options.side_max)
+
+    @property
     def device_s(self) -> float:
         """See `Engine.device_s`."""
         return self.engine.device_s
 
     def work(self) -> bytes:
         """See `Subject.work`."""
-        (picture,) = draw(self.engine, SELF_TEST_REQUEST, cancelled=threading.Event()).pictures
+        (picture,) = draw(self.engine, self.request, cancelled=threading.Event()).pictures
         return picture
 
     def fault_in(self, result: bytes) -> str:
@@ -152,8 +161,10 @@ def load_model(policy: AdmissionPolicy, *, path: Path) -> ModelSubject:
     except ImportError as error:
         raise AdmissionError(f"ONNX Runtime does not load: {error}", code="runtime_missing") from error
     try:
-        digest = digest_bytes(path.read_bytes())
-    except OSError as error:
+        digest = digest_model(path)
+    except PlanError as error:
+        raise AdmissionError(str(error), code="session_refused") from error
+    except UnavailableError as error:
         raise ConfigError(f"{path}: the model cannot be read: {error}") from error
     profiles = TemporaryDirectory()
     options = ort.SessionOptions()

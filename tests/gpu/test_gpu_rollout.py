@@ -33,7 +33,7 @@ def promoted(stack, name):
 
 @pytest.mark.parametrize(
     ("release", "told"),
-    [("cpu", "gpu.product is required"), ("eager", "model.unet.attention.fused: true -> false")],
+    [("cpu", "policy.profile: gpu -> development-cpu"), ("eager", "attention_not_fused")],
 )
 def test_release_without_its_fast_path_is_refused_at_its_admission(stack, release, told):
     ran = promoted(stack, release)

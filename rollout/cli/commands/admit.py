@@ -1,8 +1,9 @@
 """`rollout admit`: prove the container, then become the server; or say why not, with exit 78."""
 
 import os
+import signal
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
 import click
 
@@ -59,6 +60,8 @@ def admit(
     from rollout.cli.exits import Exit
     from rollout.files.load import load_admission
 
+    # As the first process of a container, one without a handler would ignore it until the proof is over.
+    signal.signal(signal.SIGTERM, _end)
     demanded = load_admission(policy_name)
     if probe:
         if report_path is None or command:
@@ -67,14 +70,21 @@ def admit(
     else:
         from rollout.serving.prover import prove_isolated
 
+        if report_path is not None:
+            _check_writable(report_path)
         request = proof_request(demanded, engine=engine, cache=cache, plans=plans)
         report = prove_isolated(request, limit_s=limit_s)
-        if report_path is not None:
-            _write(report_path, report.model_dump_json(by_alias=True, indent=2))
     _tell(report, output, termination_log)
+    if report_path is not None and not probe:
+        _write(report_path, report.model_dump_json(by_alias=True, indent=2))
     if not report.admitted:
         return int(Exit.REFUSED)
     return _become(command) if command else 0
+
+
+def _end(number: int, _frame: object) -> NoReturn:
+    """End as a process ends that has no handler for this signal; what was started ends with it."""
+    raise SystemExit(128 + number)
 
 
 def _probed(path: Path, *, limit_s: float) -> "AdmissionReport":
@@ -110,8 +120,8 @@ def _tell(report: "AdmissionReport", output: str, termination_log: Path) -> None
         _write(termination_log, as_json(report, bytes_max=TERMINATION_BYTES_MAX))
 
 
-def _write(path: Path, text: str) -> None:
-    """Write a file in place: a termination log is a mounted file, which cannot be replaced.
+def _check_writable(path: Path) -> None:
+    """Make the folder of a report and refuse early one that cannot be written: a proof takes a while.
 
     Raises:
         ConfigError: It cannot be written.
@@ -119,15 +129,30 @@ def _write(path: Path, text: str) -> None:
     from rollout.errors import ConfigError
 
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.open("a").close()
+    except OSError as error:
+        raise ConfigError(f"--report {path}: cannot be written: {error.strerror}") from error
+
+
+def _write(path: Path, text: str) -> None:
+    """Write a file in place: a termination log is a mounted file, which cannot be replaced.
+
+    A file that cannot be written changes no verdict; it is told on stderr.
+    """
+    try:
         path.write_text(text)
     except OSError as error:
-        raise ConfigError(f"{path}: cannot be written: {error}") from error
+        click.echo(f"rollout admit: {path}: cannot be written: {error.strerror}", err=True)
 
 
 def _become(command: tuple[str, ...]) -> int:
     """Replace this process by the command: its signals and its exit code are its own from here on."""
     from rollout.cli.exits import Exit
 
+    # Python ignores these for itself, and what is ignored stays ignored across an exec.
+    for one in (signal.SIGPIPE, signal.SIGXFSZ, signal.SIGTERM):
+        signal.signal(one, signal.SIG_DFL)
     try:
         os.execvp(command[0], command)  # noqa: S606 - the user's own command, without a shell
     except FileNotFoundError as error:

@@ -43,7 +43,11 @@ def _capability(nvml: Any, device: Any) -> str:  # noqa: ANN401 - as above
 
 def _mig(nvml: Any, device: Any) -> str:  # noqa: ANN401 - as above
     """Return "off", or the profiles of the instances that the container sees."""
-    if not nvml.nvmlDeviceGetMigMode(device)[0]:
+    try:
+        mode = nvml.nvmlDeviceGetMigMode(device)[0]
+    except nvml.NVMLError_NotSupported:
+        return "off"  # A product that cannot be partitioned.
+    if not mode:
         return "off"
     profiles = []
     for index in range(nvml.nvmlDeviceGetMaxMigDeviceCount(device)):

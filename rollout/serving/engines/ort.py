@@ -20,7 +20,7 @@ from rollout.serving.collectors.interface import Fields
 from rollout.serving.engines.interface import Floats, check_cancelled, guided, runtime_failure
 from rollout.serving.engines.ort_fields import placement_fields, runtime_fields
 from rollout.serving.engines.ort_plans import place_unet
-from rollout.serving.engines.ort_sessions import open_session
+from rollout.serving.engines.ort_sessions import open_session, providers_of
 from rollout.serving.failures import PlacementLostError
 from rollout.serving.fused_attention import with_fused_attention
 from rollout.serving.model_cache import load_converted_unet, load_weights
@@ -85,7 +85,7 @@ class OrtEngine:
     ) -> Floats:
         """See `Engine.denoise`. The text states lie on the device for all steps."""
         latents = schedule.initial_latents(noise)
-        with self.stopwatch:
+        with _told_as_ours(), self.stopwatch:
             states = self._bound_states(text_states, count=len(noise))
         with self._session(Part.UNET) as session:
             for step, timestep in enumerate(schedule.timesteps):
@@ -130,7 +130,7 @@ class OrtEngine:
             case _ as unknown:
                 assert_never(unknown)
         yield session
-        check_providers(session, providers=self.options.admission.providers)
+        check_providers(session, providers=providers_of(self.graphs[part], self.options))
 
     def _bound_states(self, text_states: Floats, *, count: int) -> tuple[ort.OrtValue, ...]:
         """Put the text states where the UNet reads them, as its inputs want them."""
@@ -167,12 +167,9 @@ class OrtEngine:
             PlacementLostError: The output lies elsewhere: a binding to a device that is not used is not refused.
             PlatformError: The runtime failed.
         """
-        try:
-            with self.stopwatch:
-                output = self._bound_output(session, feeds)
-                values: Floats = output.numpy()
-        except ORT_ERRORS as error:
-            raise runtime_failure("ONNX Runtime", error) from error
+        with _told_as_ours(), self.stopwatch:
+            output = self._bound_output(session, feeds)
+            values: Floats = output.numpy()
         if output.device_name() != self.device:
             text = f"an output bound to {self.device} lies on {output.device_name()}"
             raise PlacementLostError(text, code="output_off_device")
@@ -215,7 +212,18 @@ class OrtEngine:
         with self.profiles as folder:
             for session in self.shared.values():
                 session.end_profiling()
-            return placement_fields(sessions, {part: next(Path(folder).glob(f"{part}_*")) for part in sessions})
+            return placement_fields(
+                sessions, {part: path for part in sessions for path in Path(folder).glob(f"{part}_*")}
+            )
+
+
+@contextmanager
+def _told_as_ours() -> Iterator[None]:
+    """Tell the runtime's errors as ours: also memory that a device does not have raises one."""
+    try:
+        yield
+    except ORT_ERRORS as error:
+        raise runtime_failure("ONNX Runtime", error) from error
 
 
 def _unet(graph: bytes, weights: bytes, options: ServeOptions) -> bytes:

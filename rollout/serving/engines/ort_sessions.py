@@ -33,10 +33,11 @@ def open_session(
         made.enable_profiling = True
         made.profile_file_prefix = str(profile_prefix)
     spinning = "1" if options.spinning else "0"
+    providers = providers_of(graph, options)
     return open_strict_session(
         graph,
-        providers=options.admission.providers,
-        provider_options=provider_options(options),
+        providers=providers,
+        provider_options={provider: _options_of(provider, options) for provider in providers},
         options=made,
         config={INTRA_SPINNING_KEY: spinning, INTER_SPINNING_KEY: spinning},
     )
@@ -68,9 +69,12 @@ def session_options(options: ServeOptions, *, weights: bytes) -> ort.SessionOpti
     return made
 
 
-def provider_options(options: ServeOptions) -> dict[str, dict[str, str]]:
-    """Translate a release's options for each provider of its admission policy."""
-    return {provider: _options_of(provider, options) for provider in options.admission.providers}
+def providers_of(graph: bytes | Path, options: ServeOptions) -> list[Provider]:
+    """Return the providers for a part of the model: TensorRT has the part that has an engine plan, and builds none."""
+    ordered = options.admission.providers
+    if isinstance(graph, Path) or Provider.TENSORRT not in ordered:
+        return ordered
+    return [one for one in ordered if one is not Provider.TENSORRT] or [Provider.CUDA]
 
 
 def _options_of(provider: Provider, options: ServeOptions) -> dict[str, str]:

@@ -24,6 +24,7 @@ from rollout.serving.device_watch import STALE_S, DeviceSample, DeviceWatch
 from rollout.serving.liveness import Liveness
 from rollout.serving.options import SessionLifetime
 from rollout.serving.readiness import Readiness
+from rollout.serving.subject import SELF_TEST_REQUEST
 from rollout.serving.template import Part
 from rollout.serving.work_queue import WorkQueue
 
@@ -57,7 +58,7 @@ def served(snapshot):
         server = ImageServer(
             readiness=readiness, liveness=liveness, queue=queue, side_max=256, device_watch=device_watch
         )
-        readiness.admit(engine, snapshot, pace=admitted_pace(snapshot, degraded_ratio=3.0))
+        readiness.admit(engine, snapshot, pace=admitted_pace(snapshot, request=SELF_TEST_REQUEST, degraded_ratio=3.0))
         app = build_app(server, readiness=readiness, pod_uid="unit", lifespan=None)
         return SimpleNamespace(app=app, server=server, liveness=liveness)
 

@@ -95,11 +95,13 @@ def test_noise_of_half_the_time_never_degrades_in_100_000_requests(pace):
 
 def test_a_server_is_admitted_with_the_pace_of_its_self_test(snapshot):
     device_s = snapshot.measurements[DEVICE_TIME_FIELD].value
-    pace = drawn(admitted_pace(snapshot, degraded_ratio=3.0), *[(ADMITTED, 4 * device_s)] * WINDOW)
+    pace = drawn(
+        admitted_pace(snapshot, request=SELF_TEST_REQUEST, degraded_ratio=3.0), *[(ADMITTED, 4 * device_s)] * WINDOW
+    )
     assert pace.ratio == pytest.approx(4.0)
 
 
 def test_an_admission_without_the_measure_is_a_bug(snapshot):
     broken = snapshot.model_copy(update={"measurements": {DEVICE_TIME_FIELD: ok("fast", "a broken self-test")}})
     with pytest.raises(InvariantError, match=r"self_test\.device_s"):
-        admitted_pace(broken, degraded_ratio=3.0)
+        admitted_pace(broken, request=SELF_TEST_REQUEST, degraded_ratio=3.0)
