@@ -33,6 +33,7 @@ OPENED = ROOT / "examples/local/policies/int8.yaml"
 RELEASES = sorted((ROOT / "examples/local/releases").glob("*.yaml"))
 PROMPTS = sorted((ROOT / "examples/local").glob("prompts*.yaml"))
 STACK = ROOT / "examples/local/stack.yaml"
+ADMISSIONS = sorted((ROOT / "rollout/serving/policies").glob("*.yaml"))
 GPU = ROOT / "examples/gpu"
 GPU_RELEASES = sorted((GPU / "releases").glob("*.yaml"))
 GPU_POLICY = GPU / "policies/gpu.yaml"
@@ -196,3 +197,19 @@ def test_every_key_of_a_policy_is_documented():
     sections = {key[:-1] for key in places if key and not isinstance(key[-1], int)}
     for key in places - sections:
         assert isinstance(key[-1], int) or f"`{'.'.join(key)}`" in text, key
+
+
+@pytest.mark.parametrize("path", ADMISSIONS, ids=_name)
+def test_every_key_of_a_shipped_admission_policy_stands_in_the_table_of_its_page(path):
+    """A nested key stands in the row of its section; `schema` is the same in every kind of file."""
+    rows = [line for line in (ROOT / "docs/admission.md").read_text().splitlines() if line.startswith("| `")]
+    explained = {line.split("`")[1]: line for line in rows}
+    keys = {key for key in read_yaml(path.read_text(), name=path.name).places if key and isinstance(key[-1], str)}
+    for key in keys - {("schema",), ("name",)}:
+        assert f"`{key[-1]}`" in explained.get(key[0], ""), key
+
+
+def test_no_key_of_an_admission_policy_is_left_out_of_its_page():
+    rows = [line for line in (ROOT / "docs/admission.md").read_text().splitlines() if line.startswith("| `")]
+    known = set(json_schema("admission")["properties"])
+    assert {line.split("`")[1] for line in rows} == known - {"schema", "name"}
