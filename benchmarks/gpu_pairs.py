@@ -1,6 +1,6 @@
 """What latency alone says about engines on this machine's GPU: pairs in one process, judged like a canary's.
 
-    python benchmarks/gpu_pairs.py [--device cuda] [--pairs 150] [--seconds 25] [--write pairs.json]
+    python benchmarks/gpu_pairs.py [--admission gpu] [--pairs 150] [--seconds 25] [--write pairs.json]
 
 Two engines draw in turns, who is first drawn anew for each pair. The first pairs are an engine against its like: the
 A/A history that the others are judged by. Needs torch and diffusers.

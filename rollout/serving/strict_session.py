@@ -1,7 +1,7 @@
 """Strict inference sessions for any server: the execution providers that were asked for, or none.
 
 `onnxruntime.InferenceSession` runs on the CPU, without an error, where a provider cannot be used. `open_strict_session`
-does not: see `docs/admission.md` for each of the ways in which it can happen.
+does not: see `docs/faults.md` for the ways in which it can happen.
 """
 
 import os

@@ -32,6 +32,17 @@ def test_slow_candidate_is_rolled_back_with_its_cause_named_and_no_user_notices(
     assert users.failures == []
 
 
+def test_candidate_without_its_gpu_refuses_itself_and_is_rolled_back_with_the_reason(stack):
+    stack.bootstrap()
+    with Users(stack.router) as users:
+        ran = stack.run("promote", stack.release("gpu", command=["rollout", "serve"]), "--output", "json")
+    assert ran.code == 3, ran.err
+    assert "exit status 78" in ran.data["headline"]
+    assert "libcuda_missing" in ran.data["headline"]
+    assert stack.weights() == {"blue": 100, "green": 0}
+    assert users.failures == []
+
+
 def test_candidate_that_draws_other_pictures_is_rolled_back(stack):
     stack.bootstrap()
     ran = stack.run("promote", stack.release("wrong", "--prediction", "v_prediction"), "--output", "json")
