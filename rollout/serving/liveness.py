@@ -3,8 +3,7 @@
 import threading
 from collections.abc import Callable
 
-from rollout.model.admission import Finding
-from rollout.model.reasons import REASONS
+from rollout.model.admission import Finding, finding
 from rollout.model.snapshot import Capability, CapabilitySnapshot
 from rollout.serving.collectors.interface import Fields
 from rollout.serving.collectors.running import RunningCollectors
@@ -109,12 +108,7 @@ def device_changes(admitted: CapabilitySnapshot, now: Fields) -> tuple[Finding, 
     """Compare the devices with those that were admitted; a fact that is now unreadable has changed."""
     before = {**admitted.measurements, **admitted.fields}
     return tuple(
-        Finding(
-            code=_CODE,
-            severity=REASONS[_CODE].severity,
-            text=f"{name} was {_shown(before.get(name))} and is {_shown(now.get(name))}",
-            field=name,
-        )
+        finding(_CODE, f"{name} was {_shown(before.get(name))} and is {_shown(now.get(name))}", field=name)
         for name in STEADY
         if _plain(before.get(name)) != _plain(now.get(name))
     )
