@@ -286,7 +286,7 @@ def _engine_findings(seen: _Seen) -> Findings:
     if changes is None:
         yield _uncollected(seen, field)
     elif changes:
-        yield finding("engine_rebuilt", "; ".join(changes), field=field)
+        yield finding("engine_rebuilt", f"the engine cache changed during warm-up: {'; '.join(changes)}", field=field)
 
 
 def _self_test_findings(demand: SelfTestDemand, seen: _Seen) -> Findings:

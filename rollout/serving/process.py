@@ -19,7 +19,7 @@ from rollout.serving.engines.table import load_engine
 from rollout.serving.failures import EXIT_REFUSED, NotAdmittedError
 from rollout.serving.liveness import PERIOD_S, DeviceProbe, Liveness, read_devices
 from rollout.serving.options import ServeOptions
-from rollout.serving.proof import Named, prove, watched
+from rollout.serving.proof import Named, prove, start_device_watch
 from rollout.serving.readiness import Readiness
 from rollout.serving.snapshot import release_fields
 from rollout.serving.subject import PictureSubject
@@ -45,7 +45,7 @@ def run_server(options: ServeOptions) -> int:
         return EXIT_REFUSED
     readiness, liveness = Readiness(), Liveness()
     queue = WorkQueue(limit=options.queue_limit)
-    device_watch = watched(options.admission)
+    device_watch = start_device_watch(options.admission)
     server = ImageServer(
         readiness=readiness, liveness=liveness, queue=queue, side_max=options.side_max, device_watch=device_watch
     )
