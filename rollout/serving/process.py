@@ -15,9 +15,10 @@ from rollout.errors import ConfigError, RolloutError
 from rollout.model.admission import Profile
 from rollout.serving.app import ImageServer, build_app
 from rollout.serving.degradation import DegradedReason, admitted_pace
+from rollout.serving.endpoints import blocking_codes
 from rollout.serving.engines.table import load_engine
 from rollout.serving.failures import EXIT_REFUSED, NotAdmittedError
-from rollout.serving.liveness import PERIOD_S, DeviceProbe, Liveness, read_devices
+from rollout.serving.liveness import DEVICE_CHANGED, PERIOD_S, DeviceProbe, Liveness, read_devices
 from rollout.serving.options import ServeOptions
 from rollout.serving.proof import Named, prove, start_device_watch
 from rollout.serving.readiness import Readiness
@@ -52,7 +53,7 @@ def run_server(options: ServeOptions) -> int:
 
     def device_changed(reason: str) -> None:
         liveness.fail(reason)
-        server.lose_path(DegradedReason.DEVICE, reason)
+        server.lose_path(DegradedReason.DEVICE, reason, code=DEVICE_CHANGED)
 
     probe = DeviceProbe(
         read=lambda: read_devices(limit_s=options.admission.probe_s), changed=device_changed, period_s=PERIOD_S
@@ -73,7 +74,8 @@ def run_server(options: ServeOptions) -> int:
 
     def refuse(error: RolloutError) -> None:
         refusals.append(error)
-        readiness.lose(str(error))
+        codes = blocking_codes(error.report) if isinstance(error, NotAdmittedError) else ()
+        readiness.lose(str(error), codes=codes)
         uvicorn_server.should_exit = True
 
     config = uvicorn.Config(
