@@ -160,7 +160,9 @@ def _utilisation(watch: DeviceWatch | None, *, since: float) -> Capability:
     if watch is None:
         return unavailable(source, "the profile has no GPU")
     busiest = watch.busiest_since(since)
-    return failed(source, "NVML gave no sample") if busiest is None else ok(busiest, source)
+    if busiest is None:
+        return failed(source, f"NVML gave no sample: {watch.trouble}" if watch.trouble else "NVML gave no sample")
+    return ok(busiest, source)
 
 
 def _lines(text: str) -> list[str]:
