@@ -10,7 +10,7 @@ from rollout.gates.names import CAPABILITIES
 from rollout.model.policy import CapabilityGate
 from rollout.model.snapshot import Capability, CapabilitySnapshot, CapabilityStatus
 from rollout.model.verdict import GateResult, Outcome, Reason, Severity
-from rollout.model.waiver import ended, waiver_for
+from rollout.model.waiver import waived
 
 
 def judge_capabilities(
@@ -70,11 +70,9 @@ def _missing(policy: CapabilityGate, key: str, field: Capability | None, *, toda
         "is not in the snapshot" if field is None else f"is {field.status}: {field.reason}",
     )
     text = f"{key} is required and {why}"
-    waiver = waiver_for(policy.waivers, code, key)
-    if waiver is None:
-        return Reason(code=code, text=text)
+    severity, told = waived(policy.waivers, code, key, today=today)
     return Reason(
-        code=code if ended(waiver, today=today) else "field_waived", text=f"{text} ({waiver.told(today=today)})"
+        code=code if severity is Severity.BLOCK else "field_waived", text=f"{text} ({told})" if told else text
     )
 
 
@@ -88,11 +86,8 @@ def _lightened(policy: CapabilityGate, one: Difference, *, today: date) -> Diffe
         return one
     if any(fnmatchcase(one.key, pattern) for pattern in policy.allowed_differences):
         return replace(one, severity=Severity.INFO)
-    waiver = waiver_for(policy.waivers, one.code, one.key)
-    if waiver is None:
-        return one
-    severity = Severity.BLOCK if ended(waiver, today=today) else Severity.INFO
-    return replace(one, severity=severity, note=waiver.told(today=today))
+    severity, told = waived(policy.waivers, one.code, one.key, today=today)
+    return replace(one, severity=severity, note=told)
 
 
 def _blocking(differences: Iterable[Difference]) -> tuple[Difference, ...]:

@@ -12,7 +12,7 @@ from fnmatch import fnmatchcase
 from rollout.gates.differences import Difference
 from rollout.gates.known_costs import KNOWN, Effect, Factor, Known
 from rollout.gates.names import DRIFT, LATENCY, LOAD, RECHECK
-from rollout.model.verdict import GateResult, Outcome, Severity, Verdict
+from rollout.model.verdict import GateResult, Outcome, Verdict
 
 SIZE_UNKNOWN = 0.2
 """Weight of a change whose direction is known and whose size is not: below one whose size fits."""
@@ -94,9 +94,8 @@ def rank(differences: Iterable[Difference], signature: Signature) -> tuple[Suspe
     The score is the share of what was seen that the change is known to touch, times how well the size fits. What
     nothing is known of scores 0 and ranks by severity.
     """
-    order = list(Severity)
     judged = [(_judge(one, signature), one) for one in differences]
-    judged.sort(key=lambda pair: (-pair[0].score, order.index(pair[1].severity), pair[1].key))
+    judged.sort(key=lambda pair: (-pair[0].score, pair[1].severity.rank, pair[1].key))
     return tuple(suspect for suspect, _ in judged)
 
 

@@ -115,8 +115,7 @@ def diff(before: CapabilitySnapshot, after: CapabilitySnapshot) -> tuple[Differe
 
 def heaviest_first(differences: Iterable[Difference]) -> tuple[Difference, ...]:
     """Sort by severity, then by field."""
-    order = list(Severity)
-    return tuple(sorted(differences, key=lambda one: (order.index(one.severity), one.key)))
+    return tuple(sorted(differences, key=lambda one: (one.severity.rank, one.key)))
 
 
 def reported(result: GateResult) -> tuple[Difference, ...]:

@@ -6,6 +6,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import Field, field_serializer, field_validator, model_validator
 
 from rollout.model.base import Strict
+from rollout.model.reasons import REASONS
 from rollout.model.release import Name
 from rollout.model.snapshot import CapabilitySnapshot, parse_snapshot
 from rollout.model.verdict import Severity
@@ -171,6 +172,11 @@ class AdmissionReport(Strict):
     @field_serializer("snapshot")
     def _wire_form(self, snapshot: CapabilitySnapshot | None) -> dict[str, Any] | None:
         return None if snapshot is None else snapshot.to_json()
+
+
+def finding(code: str, text: str, *, field: str = "") -> Finding:
+    """Return a finding that weighs what `rollout.model.reasons` says of its code."""
+    return Finding(code=code, severity=REASONS[code].severity, text=text, field=field)
 
 
 def blocking(findings: tuple[Finding, ...]) -> tuple[Finding, ...]:

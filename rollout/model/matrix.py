@@ -12,7 +12,9 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, ValidationError, model_validator
 
 from rollout.errors import ConfigError
+from rollout.model.admission import Provider
 from rollout.model.base import Strict
+from rollout.model.cuda import unpacked
 from rollout.model.matrix_facts import (
     ARCHITECTURES,
     DRIVER_BRANCH_MIN,
@@ -426,7 +428,7 @@ def _lockable(snapshot: CapabilitySnapshot) -> Mapping[str, tuple[str, ...]]:
     if "runtime.cudnn.version" not in fields or _may_be_used(fields["runtime.cudnn.version"]):
         needed.append("runtime.cudnn.version")
     providers = _texts(fields.get("runtime.ort.providers.actual"))
-    if "TensorrtExecutionProvider" in providers or _may_be_used(fields.get("runtime.tensorrt.version")):
+    if Provider.TENSORRT in providers or _may_be_used(fields.get("runtime.tensorrt.version")):
         needed.append("runtime.tensorrt.version")
     values = {key: _texts(fields.get(key)) for key in needed}
     missing = [f"{key}: not collected" for key, texts in values.items() if not texts]
@@ -530,7 +532,7 @@ def _cuda(text: str) -> Numbers:
     """Return a CUDA version, which drivers also give as one number: 13010 is 13.1."""
     numbers = _numbers(text)
     if len(numbers) == 1 and numbers[0] >= _PACKED:
-        return numbers[0] // 1000, numbers[0] % 1000 // 10
+        return unpacked(numbers[0])
     return numbers
 
 

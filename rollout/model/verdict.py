@@ -23,6 +23,11 @@ class Severity(StrEnum):
     WARN = "warn"
     INFO = "info"
 
+    @property
+    def rank(self) -> int:
+        """Place in a list that has the heaviest first."""
+        return list(Severity).index(self)
+
 
 class Reason(Strict):
     """One reason: a stable code for machines and a sentence for people."""

@@ -9,6 +9,7 @@ from pydantic import Field, field_validator
 
 from rollout.model.base import Strict
 from rollout.model.reasons import REASONS
+from rollout.model.verdict import Severity
 
 
 class Waiver(Strict):
@@ -42,6 +43,17 @@ def waiver_for(waivers: Iterable[Waiver], *names: str) -> Waiver | None:
     """
     matching = [one for one in waivers if any(fnmatchcase(name, one.what) for name in names if name)]
     return max(matching, key=lambda one: one.until, default=None)
+
+
+def waived(waivers: Iterable[Waiver], *names: str, today: date) -> tuple[Severity, str]:
+    """Return what a rule that blocks weighs today, and what its waiver says; BLOCK and "" where nobody gave one.
+
+    A waiver that has ended is told, and the rule blocks again.
+    """
+    waiver = waiver_for(waivers, *names)
+    if waiver is None:
+        return Severity.BLOCK, ""
+    return Severity.BLOCK if ended(waiver, today=today) else Severity.INFO, waiver.told(today=today)
 
 
 def ended(waiver: Waiver, *, today: date) -> bool:

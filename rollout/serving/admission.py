@@ -18,12 +18,11 @@ from numpy.typing import NDArray
 
 from rollout.errors import ConfigError
 from rollout.files.load import load_admission
-from rollout.model.admission import AdmissionPolicy, AdmissionReport, Finding
-from rollout.model.reasons import REASONS
+from rollout.model.admission import AdmissionPolicy, AdmissionReport, finding
 from rollout.serving.asgi import with_capabilities
 from rollout.serving.failures import AdmissionError, NotAdmittedError, ProviderLostError
 from rollout.serving.messages import fallback_signs
-from rollout.serving.proof import Named, prove, watched
+from rollout.serving.proof import Named, prove, start_device_watch
 from rollout.serving.snapshot import policy_fields
 from rollout.serving.strict_session import ORT_ERRORS, check_providers, open_strict_session
 from rollout.serving.subject import ModelSubject, seeded_feeds
@@ -61,7 +60,7 @@ class Admitted:
             try:
                 check_providers(self._session, providers=self._providers)
             except ProviderLostError as error:
-                lost = Finding(code=error.code, severity=REASONS[error.code].severity, text=str(error))
+                lost = finding(error.code, str(error))
                 changes = {"admitted": False, "findings": (lost, *self._report.findings)}
                 self._report = self._report.model_copy(update=changes)
         return self._report
@@ -115,7 +114,7 @@ def admit(
             model_digest=model_digest,
         )
 
-    watch = watched(demanded)
+    watch = start_device_watch(demanded)
     try:
         proof = prove(
             demanded,

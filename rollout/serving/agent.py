@@ -26,8 +26,6 @@ from rollout.model.wire import (
     PATH_READY,
 )
 from rollout.serving.endpoints import (
-    OK,
-    UNAVAILABLE,
     Answer,
     capabilities_answer,
     json_answer,
@@ -36,7 +34,7 @@ from rollout.serving.endpoints import (
     ready_answer,
 )
 from rollout.serving.failures import EXIT_REFUSED
-from rollout.serving.liveness import device_changes, read_devices
+from rollout.serving.liveness import confirmed_changes, read_devices
 
 _CLIENT_S = 10.0
 """A client that sends nothing for so long is left."""
@@ -61,6 +59,7 @@ class Standing:
 
     def __init__(self, proven: AdmissionReport) -> None:
         self._proven = proven
+        self._digest = proven_digest(proven)
         self._changes: tuple[Finding, ...] = ()
 
     @property
@@ -76,10 +75,19 @@ class Standing:
             return self._proven
         return self._proven.model_copy(update={"admitted": False, "findings": (*changes, *self._proven.findings)})
 
+    @property
+    def digest(self) -> str:
+        """The digest that answers may carry now; empty where none is proven."""
+        return "" if self._changes else self._digest
+
+    def ready(self) -> Answer:
+        """Answer `PATH_READY`."""
+        return ready_answer(self.report, digest=self._digest)
+
     def look(self, *, limit_s: float) -> None:
-        """Compare the devices once more."""
+        """Compare the devices once more; a change must be seen twice."""
         if self._proven.snapshot is not None:
-            self._changes = device_changes(self._proven.snapshot, read_devices(limit_s=limit_s))
+            self._changes = confirmed_changes(self._proven.snapshot, read=lambda: read_devices(limit_s=limit_s))
 
 
 def run_agent(prove: Callable[[], AdmissionReport], options: AgentOptions) -> int:
@@ -163,7 +171,7 @@ class _Handler(BaseHTTPRequestHandler):
     def end_headers(self) -> None:
         """Name the instance and what it has proven on every answer, errors included."""
         self.send_header(HEADER_POD_UID, self.server.uid)
-        if digest := proven_digest(self.server.standing.report):
+        if digest := self.server.standing.digest:
             self.send_header(HEADER_SNAPSHOT_DIGEST, digest)
         super().end_headers()
 
@@ -175,8 +183,8 @@ def _health(standing: Standing) -> Answer:
     """Answer 503 where the devices changed: a new container may get them back. A refusal is no reason to restart."""
     if standing.changes:
         changed = [one.text for one in standing.changes]
-        return json_answer(UNAVAILABLE, {"status": "devices changed", "changes": changed})
-    return json_answer(OK, {"status": "alive"})
+        return json_answer(HTTPStatus.SERVICE_UNAVAILABLE, {"status": "devices changed", "changes": changed})
+    return json_answer(HTTPStatus.OK, {"status": "alive"})
 
 
 def _metrics(standing: Standing) -> Answer:
@@ -192,7 +200,7 @@ def _metrics(standing: Standing) -> Answer:
         *(f'rollout_findings{{code="{code}",severity="{severity}"}} {n}' for (code, severity), n in counted.items()),
     ]
     body = "".join(f"{line}\n" for line in lines).encode()
-    return Answer(status=OK, body=body, content_type="text/plain; version=0.0.4; charset=utf-8")
+    return Answer(status=HTTPStatus.OK, body=body, content_type="text/plain; version=0.0.4; charset=utf-8")
 
 
 def _nothing(_standing: Standing) -> Answer:
@@ -201,7 +209,7 @@ def _nothing(_standing: Standing) -> Answer:
 
 _ANSWERS: Mapping[str, Callable[[Standing], Answer]] = {
     PATH_CAPABILITIES: lambda standing: capabilities_answer(standing.report),
-    PATH_READY: lambda standing: ready_answer(standing.report),
+    PATH_READY: Standing.ready,
     PATH_HEALTH: _health,
     PATH_METRICS: _metrics,
 }

@@ -11,6 +11,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from http import HTTPStatus
 from time import perf_counter
 from typing import Any, assert_never
 
@@ -35,6 +36,7 @@ from rollout.model.wire import (
 from rollout.serving.asgi import ASGIApp, IdentityHeaders
 from rollout.serving.degradation import DegradedReason, Pace, shape_of
 from rollout.serving.device_watch import DeviceSample, DeviceWatch
+from rollout.serving.endpoints import Answer, json_answer, proven_answer, refused_answer
 from rollout.serving.engines.interface import Engine
 from rollout.serving.failures import (
     AdmissionError,
@@ -58,7 +60,7 @@ CLIENT_GONE = 499
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Answer:
+class ImageAnswer:
     """The body of an image answer, its phases in milliseconds, queue included, and its seconds on the device."""
 
     body: bytes
@@ -99,16 +101,16 @@ class ImageServer:
     async def health(self, _request: Request) -> Response:
         """Liveness: the process runs, its event loop turns, and its devices are those that were admitted."""
         if failure := self._liveness.failure:
-            return JSONResponse({"status": "failed", "reason": failure}, status_code=503)
-        return JSONResponse({"status": "alive"})
+            return _response(json_answer(HTTPStatus.SERVICE_UNAVAILABLE, {"status": "failed", "reason": failure}))
+        return _response(json_answer(HTTPStatus.OK, {"status": "alive"}))
 
     async def ready(self, _request: Request) -> Response:
         """Readiness: the stack has proven what the admission policy demands."""
         match self._readiness.state:
             case Ready(digest=digest):
-                return JSONResponse({"status": "ready", "snapshot_digest": digest})
-            case NotReady(reason=reason):
-                return JSONResponse({"status": "not ready", "reason": reason}, status_code=503)
+                return _response(proven_answer(digest))
+            case NotReady(reason=reason, codes=codes):
+                return _response(refused_answer(reason, codes=codes))
             case _ as unknown:
                 assert_never(unknown)
 
@@ -116,9 +118,9 @@ class ImageServer:
         """Return the capability snapshot that the server was admitted with."""
         match self._readiness.state:
             case Ready(snapshot=snapshot):
-                return JSONResponse(snapshot.to_json())
-            case NotReady(reason=reason):
-                return JSONResponse({"status": "not collected", "reason": reason}, status_code=503)
+                return _response(json_answer(HTTPStatus.OK, snapshot.to_json()))
+            case NotReady(reason=reason, codes=codes):
+                return _response(refused_answer(reason, codes=codes))
             case _ as unknown:
                 assert_never(unknown)
 
@@ -126,11 +128,11 @@ class ImageServer:
         """Return the metrics in Prometheus' text format."""
         return Response(self.metrics.render(), media_type=METRICS_CONTENT_TYPE)
 
-    def lose_path(self, reason: DegradedReason, text: str) -> None:
+    def lose_path(self, reason: DegradedReason, text: str, *, code: str) -> None:
         """Take no more traffic, and say so: what was admitted is no longer there. From any thread."""
         logger.error("degraded, %s: %s", reason.value, text)
         self.metrics.set_degraded(reason, degraded=True)
-        self._readiness.lose(text)
+        self._readiness.lose(text, codes=(code,))
 
     async def _images(self, request: Request) -> Response:
         try:
@@ -141,10 +143,12 @@ class ImageServer:
             return Response(status_code=CLIENT_GONE)
         except BadRequestError as error:
             body_json = error_body(str(error), kind="invalid_request_error", param=error.param, code=error.code)
-            return JSONResponse(body_json, status_code=413 if error.code == "body_too_large" else 400)
+            too_large = error.code == "body_too_large"
+            status = HTTPStatus.REQUEST_ENTITY_TOO_LARGE if too_large else HTTPStatus.BAD_REQUEST
+            return JSONResponse(body_json, status_code=status)
         match self._readiness.state:
             case NotReady(reason=reason):
-                return _busy(503, f"the server is not ready: {reason}", code="not_ready")
+                return _busy(HTTPStatus.SERVICE_UNAVAILABLE, f"the server is not ready: {reason}", code="not_ready")
             case Ready(engine=engine, pace=pace):
                 return await self._draw(request, engine, pace, wanted, started=started)
             case _ as unknown:
@@ -153,13 +157,13 @@ class ImageServer:
     async def _draw(
         self, request: Request, engine: Engine, pace: Pace, wanted: PictureRequest, *, started: float
     ) -> Response:
-        def work(cancelled: threading.Event) -> Answer:
+        def work(cancelled: threading.Event) -> ImageAnswer:
             return _answer(engine, wanted, started=started, cancelled=cancelled)
 
         try:
             ticket = self._queue.submit(work)
         except QueueFullError as error:
-            return _busy(429, str(error), code="rate_limit_exceeded")
+            return _busy(HTTPStatus.TOO_MANY_REQUESTS, str(error), code="rate_limit_exceeded")
         if not await _finished_before_disconnect(request, ticket):
             return Response(status_code=CLIENT_GONE)
         try:
@@ -187,10 +191,10 @@ class ImageServer:
             case NonFiniteError():
                 return _broken(str(error), code="non_finite_output")
             case PlacementLostError():
-                self.lose_path(DegradedReason.PLACEMENT, str(error))
+                self.lose_path(DegradedReason.PLACEMENT, str(error), code=error.code)
                 return _broken(str(error), code="placement_lost")
             case AdmissionError():
-                self.lose_path(DegradedReason.PROVIDER, str(error))
+                self.lose_path(DegradedReason.PROVIDER, str(error), code=error.code)
                 return _broken(str(error), code="provider_lost")
             case _:
                 return _broken(str(error), code="inference_failed")
@@ -217,7 +221,11 @@ def build_app(server: ImageServer, *, readiness: Readiness, pod_uid: str, lifesp
     return IdentityHeaders(app, pod_uid=pod_uid, digest=lambda: readiness.verified_digest)
 
 
-def _answer(engine: Engine, wanted: PictureRequest, *, started: float, cancelled: threading.Event) -> Answer:
+def _response(answer: Answer) -> Response:
+    return Response(answer.body, status_code=answer.status, media_type=answer.content_type)
+
+
+def _answer(engine: Engine, wanted: PictureRequest, *, started: float, cancelled: threading.Event) -> ImageAnswer:
     """Draw and encode in the worker thread, so that the event loop stays free."""
     queue_ms = (perf_counter() - started) * 1e3
     drawing = draw(engine, wanted, cancelled=cancelled)
@@ -230,7 +238,7 @@ def _answer(engine: Engine, wanted: PictureRequest, *, started: float, cancelled
     )
     png_ms = drawing.phase_ms["png"] + (perf_counter() - encode_started) * 1e3
     phase_ms = {"queue": queue_ms, **drawing.phase_ms, "png": png_ms}
-    return Answer(body=body, phase_ms=phase_ms, device_s=drawing.device_s)
+    return ImageAnswer(body=body, phase_ms=phase_ms, device_s=drawing.device_s)
 
 
 def _server_timing(phase_ms: Mapping[str, float], *, device_s: float) -> str:
@@ -249,7 +257,7 @@ async def _read_body(request: Request) -> bytes:
     return bytes(body)
 
 
-async def _finished_before_disconnect(request: Request, ticket: Ticket[Answer]) -> bool:
+async def _finished_before_disconnect(request: Request, ticket: Ticket[ImageAnswer]) -> bool:
     """Wait for the work or for the client to go away, which cancels the work; say whether the work ended first."""
     done = asyncio.ensure_future(_wait(ticket))
     gone = asyncio.ensure_future(_disconnected(request))
@@ -263,7 +271,7 @@ async def _finished_before_disconnect(request: Request, ticket: Ticket[Answer]) 
             done.cancel()
 
 
-async def _wait(ticket: Ticket[Answer]) -> None:
+async def _wait(ticket: Ticket[ImageAnswer]) -> None:
     """Return when the ticket's work ended, however it ended; its outcome is read from the ticket."""
     loop = asyncio.get_running_loop()
     ended = asyncio.Event()
@@ -281,14 +289,16 @@ async def _disconnected(request: Request) -> None:
         pass
 
 
-def _busy(status: int, message: str, *, code: str) -> Response:
+def _busy(status: HTTPStatus, message: str, *, code: str) -> Response:
     kind = "rate_limit_error" if code == "rate_limit_exceeded" else "server_error"
     return JSONResponse(error_body(message, kind=kind, code=code), status_code=status, headers={"Retry-After": "1"})
 
 
 def _broken(message: str, *, code: str) -> Response:
     logger.error("an image request failed: %s", message)
-    return JSONResponse(error_body(message, kind="server_error", code=code), status_code=500)
+    return JSONResponse(
+        error_body(message, kind="server_error", code=code), status_code=HTTPStatus.INTERNAL_SERVER_ERROR
+    )
 
 
 async def _http_error(_request: Request, error: HTTPException) -> Response:
@@ -300,4 +310,4 @@ async def _http_error(_request: Request, error: HTTPException) -> Response:
 async def _bug(_request: Request, error: Exception) -> Response:
     """Answer in OpenAI's form; Starlette raises the exception again afterwards, and uvicorn logs its traceback."""
     body = error_body(f"a bug in the server: {type(error).__name__}", kind="server_error", code="internal_error")
-    return JSONResponse(body, status_code=500)
+    return JSONResponse(body, status_code=HTTPStatus.INTERNAL_SERVER_ERROR)

@@ -1,6 +1,7 @@
 """The capability endpoints and identity headers around any ASGI application; needs neither Starlette nor a runtime."""
 
 from collections.abc import Awaitable, Callable, MutableMapping
+from http import HTTPStatus
 from typing import Any, Protocol
 
 from rollout.errors import ConfigError
@@ -12,8 +13,6 @@ Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 ASGIApp = Callable[[Message, Receive, Send], Awaitable[None]]
-
-NOT_FOUND = 404
 
 
 class Proven(Protocol):
@@ -45,19 +44,22 @@ def with_capabilities(
     def report() -> AdmissionReport:
         return proven if isinstance(proven, AdmissionReport) else proven.report
 
+    digest = proven_digest(report())
+
+    def ready() -> Answer:
+        return ready_answer(report(), digest=digest)
+
     async def capable(scope: Message, receive: Receive, send: Send) -> None:
         path = _got(scope)
         if path == PATH_CAPABILITIES:
             await _send(capabilities_answer(report()), send)
         elif path and path == ready_path:
-            await _send(ready_answer(report()), send)
+            await _send(ready(), send)
         elif path == PATH_READY and ready_path is None:
-            await _send_where_missing(app, scope, receive, send, otherwise=lambda: ready_answer(report()))
+            await _send_where_missing(app, scope, receive, send, otherwise=ready)
         else:
             await app(scope, receive, send)
 
-    # Hashing the snapshot for each answer would cost about a millisecond.
-    digest = proven_digest(report())
     return IdentityHeaders(capable, pod_uid=pod_uid or own_uid(), digest=lambda: digest if report().admitted else "")
 
 
@@ -108,7 +110,7 @@ async def _send_where_missing(
 
     async def send_found(message: Message) -> None:
         nonlocal missing
-        missing = missing or (message["type"] == "http.response.start" and message["status"] == NOT_FOUND)
+        missing = missing or (message["type"] == "http.response.start" and message["status"] == HTTPStatus.NOT_FOUND)
         if not missing:
             await send(message)
 
@@ -119,5 +121,5 @@ async def _send_where_missing(
 
 async def _send(answer: Answer, send: Send) -> None:
     headers = [(b"content-type", answer.content_type.encode()), (b"content-length", str(len(answer.body)).encode())]
-    await send({"type": "http.response.start", "status": answer.status, "headers": headers})
+    await send({"type": "http.response.start", "status": answer.status.value, "headers": headers})
     await send({"type": "http.response.body", "body": answer.body})

@@ -65,7 +65,7 @@ def run_isolated(
         finally:
             _kill(child)
         if code != 0:
-            raise IsolatedError(f"{module} {_end(code)}{_last_words(_content(said))}")
+            raise IsolatedError(f"{module} {how_ended(code, said)}")
         return _content(answer)
 
 
@@ -78,6 +78,11 @@ def end_with(parent: int) -> None:
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
     if os.getppid() != parent:
         os._exit(1)
+
+
+def how_ended(code: int, said: IO[bytes]) -> str:
+    """Say how a child ended, by what `wait` returned, and its last words."""
+    return f"{_end(code)}{_last_words(_content(said))}"
 
 
 _PR_SET_PDEATHSIG = 1

@@ -1,22 +1,39 @@
 """What an admission concludes from a snapshot: pure, and in the order of causes before consequences."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import date
 
-from rollout.model.admission import AdmissionPolicy, DeviceDemand, Finding, PlacementDemand, Profile, SelfTestDemand
+from rollout.model.admission import (
+    AdmissionPolicy,
+    DeviceDemand,
+    Finding,
+    PlacementDemand,
+    Profile,
+    SelfTestDemand,
+    finding,
+)
+from rollout.model.cuda import CudaResult, NvmlResult
 from rollout.model.matrix_facts import ORT_DISTRIBUTIONS
-from rollout.model.reasons import REASONS
 from rollout.model.snapshot import Capability, CapabilitySnapshot, CapabilityStatus
 from rollout.model.verdict import Reason, Severity
-from rollout.model.waiver import ended, waiver_for
-from rollout.serving.collectors.driver import STUB
+from rollout.model.waiver import waived
 from rollout.serving.messages import fallback_signs
+from rollout.serving.providers import dropped
 
 SHM_BYTES_WARN = 256 << 20
 """Docker's default of 64 MiB is too small for programs that pass tensors between processes."""
 
-_CUDA_CODES = {STUB: "libcuda_stub", 100: "no_device", 803: "driver_mismatch", 804: "driver_mismatch"}
-_NVML_CODES = {9: "driver_not_loaded", 12: "nvml_missing", 18: "driver_mismatch"}
+_CUDA_CODES: Mapping[int, str] = {
+    CudaResult.STUB_LIBRARY: "libcuda_stub",
+    CudaResult.NO_DEVICE: "no_device",
+    CudaResult.SYSTEM_DRIVER_MISMATCH: "driver_mismatch",
+    CudaResult.COMPAT_NOT_SUPPORTED_ON_DEVICE: "driver_mismatch",
+}
+_NVML_CODES: Mapping[int, str] = {
+    NvmlResult.DRIVER_NOT_LOADED: "driver_not_loaded",
+    NvmlResult.LIBRARY_NOT_FOUND: "nvml_missing",
+    NvmlResult.LIB_RM_VERSION_MISMATCH: "driver_mismatch",
+}
 
 _Read = Capability | None
 Findings = Iterator[Finding]
@@ -43,16 +60,15 @@ def judge(
     found = [
         *_package_findings(seen),
         *(_device_findings(policy.device, seen) if policy.device is not None else ()),
-        *([] if failure is None else [_finding(failure.code, failure.text)]),
+        *([] if failure is None else [finding(failure.code, failure.text)]),
         *_message_findings(seen, told="" if failure is None else failure.text),
         *(_session_findings(policy, seen) if failure is None else ()),
-        *(_finding(one.code, one.text) for one in versions),
+        *(finding(one.code, one.text) for one in versions),
         *_required_findings(policy.required, seen, complete=failure is None),
         *_container_findings(seen, gpu=policy.profile is Profile.GPU),
     ]
     judged = [_waived(policy, one, today=today) for one in _once(found)]
-    order = list(Severity)
-    return tuple(sorted(judged, key=lambda one: order.index(one.severity)))
+    return tuple(sorted(judged, key=lambda one: one.severity.rank))
 
 
 class _Seen:
@@ -102,21 +118,21 @@ def _package_findings(seen: _Seen) -> Findings:
     for names in rivals:
         conflict = ORT_DISTRIBUTIONS.intersection(names.split(" and "))
         code = "ort_packages_conflict" if conflict else "packages_conflict"
-        yield _finding(code, f"{names} are installed together: the last one installed wins", "packages.rivals")
+        yield finding(code, f"{names} are installed together: the last one installed wins", field="packages.rivals")
 
 
 def _device_findings(demand: DeviceDemand, seen: _Seen) -> Findings:
     yield from _driver_findings(seen)
     # Where the driver finds devices, it does not matter by which nodes: Windows' subsystem for Linux has others.
     if seen.texts("gpu.devices") is None and not seen.number("gpu.libcuda.device_count"):
-        yield _finding("device_nodes_missing", seen.why_not("gpu.devices"), "gpu.devices")
+        yield finding("device_nodes_missing", seen.why_not("gpu.devices"), field="gpu.devices")
     nvml = seen.number("gpu.nvml.init")
     if nvml is None:
         yield _uncollected(seen, "gpu.nvml.init")
         return
-    if nvml != 0:
+    if nvml != NvmlResult.SUCCESS:
         text = f"NVML does not start: {seen.why_not('gpu.count')}"
-        yield _finding(_NVML_CODES.get(int(nvml), "driver_failed"), text, "gpu.nvml.init")
+        yield finding(_NVML_CODES.get(int(nvml), "driver_failed"), text, field="gpu.nvml.init")
         return
     yield from _inventory_findings(demand, seen)
 
@@ -126,19 +142,19 @@ def _driver_findings(seen: _Seen) -> Findings:
     if init is None:
         reason = seen.field("gpu.libcuda.init")
         missing = reason is not None and reason.status is CapabilityStatus.UNAVAILABLE
-        yield _finding(
+        yield finding(
             "libcuda_missing" if missing else "field_not_collected",
             seen.why_not("gpu.libcuda.init"),
-            "gpu.libcuda.init",
+            field="gpu.libcuda.init",
         )
         return
     if seen.flag("gpu.libcuda.stub"):
-        yield _finding("libcuda_stub", f"libcuda at {seen.text('gpu.libcuda.path')} is a stub", "gpu.libcuda.stub")
+        yield finding("libcuda_stub", f"libcuda at {seen.text('gpu.libcuda.path')} is a stub", field="gpu.libcuda.stub")
         return
     yield from _version_findings(seen)
-    if init != 0:
+    if init != CudaResult.SUCCESS:
         text = f"cuInit answers {int(init)}"
-        yield _finding(_CUDA_CODES.get(int(init), "driver_failed"), text, "gpu.libcuda.init")
+        yield finding(_CUDA_CODES.get(int(init), "driver_failed"), text, field="gpu.libcuda.init")
 
 
 def _version_findings(seen: _Seen) -> Findings:
@@ -151,20 +167,21 @@ def _version_findings(seen: _Seen) -> Findings:
     for name in ("runtime.ort.cuda_version", "runtime.torch.cuda.version"):
         built = seen.text(name)
         if built is not None and _major(built) > _major(supported):
-            yield _finding("driver_too_old", f"the driver supports CUDA {supported}, {name} is {built}", field)
+            yield finding("driver_too_old", f"the driver supports CUDA {supported}, {name} is {built}", field=field)
 
 
 def _inventory_findings(demand: DeviceDemand, seen: _Seen) -> Findings:
     count = seen.number("gpu.count")
     if count is None or count < demand.count_min:
         found = seen.why_not("gpu.count") if count is None else f"{int(count)} GPUs are visible"
-        yield _finding("too_few_devices", f"{found}, {demand.count_min} are demanded", "gpu.count")
+        yield finding("too_few_devices", f"{found}, {demand.count_min} are demanded", field="gpu.count")
         return
     if demand.memory_bytes_min is not None:
         memory = seen.number("gpu.memory_bytes")
         if memory is None or memory < demand.memory_bytes_min:
             found = seen.why_not("gpu.memory_bytes") if memory is None else f"the smallest GPU has {int(memory)} bytes"
-            yield _finding("device_too_small", f"{found}, {demand.memory_bytes_min} are demanded", "gpu.memory_bytes")
+            text = f"{found}, {demand.memory_bytes_min} are demanded"
+            yield finding("device_too_small", text, field="gpu.memory_bytes")
     yield from _mig_findings(demand.mig_profile, seen)
 
 
@@ -175,11 +192,11 @@ def _mig_findings(profile: str | None, seen: _Seen) -> Findings:
         read = seen.field(field)
         whole = read is not None and read.status is CapabilityStatus.UNAVAILABLE  # A product without MIG is whole.
         if profile is not None and whole:
-            yield _finding("mig_profile_differs", seen.why_not(field), field)
+            yield finding("mig_profile_differs", seen.why_not(field), field=field)
         elif not whole:
             yield _uncollected(seen, field)
     elif set(profiles) != {wanted}:
-        yield _finding("mig_profile_differs", f"MIG is {'; '.join(profiles)}, demanded is {wanted}", field)
+        yield finding("mig_profile_differs", f"MIG is {'; '.join(profiles)}, demanded is {wanted}", field=field)
 
 
 def _message_findings(seen: _Seen, *, told: str) -> Findings:
@@ -191,7 +208,7 @@ def _message_findings(seen: _Seen, *, told: str) -> Findings:
     for sign in fallback_signs("\n".join(lines)):
         if sign.line in told:
             continue
-        yield _finding(sign.code, f"the runtime said: {sign.line}", "runtime.messages.fallback")
+        yield finding(sign.code, f"the runtime said: {sign.line}", field="runtime.messages.fallback")
 
 
 def _session_findings(policy: AdmissionPolicy, seen: _Seen) -> Findings:
@@ -207,7 +224,7 @@ def _session_findings(policy: AdmissionPolicy, seen: _Seen) -> Findings:
             device = seen.text("runtime.torch.device")
             if device is None or (policy.profile is Profile.GPU and not device.startswith("cuda")):
                 text = seen.why_not("runtime.torch.device") if device is None else f"torch computes on {device}"
-                yield _finding("provider_dropped", text, "runtime.torch.device")
+                yield finding("provider_dropped", text, field="runtime.torch.device")
         case _:
             yield _uncollected(seen, "runtime.engine")
     if policy.attention_fused:
@@ -224,9 +241,9 @@ def _provider_findings(policy: AdmissionPolicy, seen: _Seen) -> Findings:
         yield _uncollected(seen, field)
         return
     wanted = [one.value for one in policy.providers]
-    if actual not in (wanted, [*wanted, "CPUExecutionProvider"]):
+    if dropped(actual, requested=wanted):
         text = f"the session runs on {', '.join(actual) or 'nothing'}, the policy demands {', '.join(wanted)}"
-        yield _finding("provider_dropped", text, field)
+        yield finding("provider_dropped", text, field=field)
 
 
 def _placement_findings(demand: PlacementDemand, seen: _Seen) -> Findings:
@@ -235,7 +252,7 @@ def _placement_findings(demand: PlacementDemand, seen: _Seen) -> Findings:
         yield _uncollected(seen, "runtime.ort.placement.cpu_ops")
     elif heavy := [op for op in ops if any(name in op for name in demand.heavy_ops)]:
         # A fused operator keeps the name of what it does: FusedConv, NhwcConv, FusedMatMul.
-        yield _finding("heavy_op_on_cpu", f"on the CPU run: {', '.join(heavy)}", "runtime.ort.placement.cpu_ops")
+        yield finding("heavy_op_on_cpu", f"on the CPU run: {', '.join(heavy)}", field="runtime.ort.placement.cpu_ops")
     for field, most in (
         ("runtime.ort.placement.cpu_share", demand.cpu_node_share_max),
         ("runtime.ort.placement.cpu_time_share", demand.cpu_time_share_max),
@@ -244,7 +261,7 @@ def _placement_findings(demand: PlacementDemand, seen: _Seen) -> Findings:
         if share is None:
             yield _uncollected(seen, field)
         elif share > most:
-            yield _finding("placement_on_cpu", f"{field} is {share:.3f}, at most {most} is allowed", field)
+            yield finding("placement_on_cpu", f"{field} is {share:.3f}, at most {most} is allowed", field=field)
 
 
 def _binding_findings(seen: _Seen) -> Findings:
@@ -253,7 +270,7 @@ def _binding_findings(seen: _Seen) -> Findings:
     if device is None:
         yield _uncollected(seen, field)
     elif device == "cpu":
-        yield _finding("output_off_device", "an output bound to the GPU lies in host memory", field)
+        yield finding("output_off_device", "an output bound to the GPU lies in host memory", field=field)
 
 
 def _attention_findings(seen: _Seen) -> Findings:
@@ -262,7 +279,7 @@ def _attention_findings(seen: _Seen) -> Findings:
     if fused is None:
         yield _uncollected(seen, field)
     elif not fused:
-        yield _finding("attention_not_fused", "the UNet computes attention in steps", field)
+        yield finding("attention_not_fused", "the UNet computes attention in steps", field=field)
 
 
 def _engine_findings(seen: _Seen) -> Findings:
@@ -271,7 +288,7 @@ def _engine_findings(seen: _Seen) -> Findings:
     if changes is None:
         yield _uncollected(seen, field)
     elif changes:
-        yield _finding("engine_rebuilt", "; ".join(changes), field)
+        yield finding("engine_rebuilt", f"the engine cache changed during warm-up: {'; '.join(changes)}", field=field)
 
 
 def _self_test_findings(demand: SelfTestDemand, seen: _Seen) -> Findings:
@@ -282,7 +299,7 @@ def _self_test_findings(demand: SelfTestDemand, seen: _Seen) -> Findings:
     elif not demand.latency_s_min <= latency_s <= demand.latency_s_max:
         code = "self_test_slow" if latency_s > demand.latency_s_max else "self_test_fast"
         text = f"the warm self-test picture took {latency_s:.4f} s, the window is {demand.latency_s_min:g} to "
-        yield _finding(code, f"{text}{demand.latency_s_max:g} s", field)
+        yield finding(code, f"{text}{demand.latency_s_max:g} s", field=field)
     if demand.utilisation_min is None:
         return
     field = "self_test.utilisation"
@@ -291,7 +308,7 @@ def _self_test_findings(demand: SelfTestDemand, seen: _Seen) -> Findings:
         yield _uncollected(seen, field)
     elif busy < demand.utilisation_min:
         text = f"the GPU was busy for {busy:.2f} of the self-test at most, {demand.utilisation_min:g} is demanded"
-        yield _finding("utilisation_low", text, field)
+        yield finding("utilisation_low", text, field=field)
 
 
 def _required_findings(required: Iterable[str], seen: _Seen, *, complete: bool) -> Findings:
@@ -304,18 +321,19 @@ def _required_findings(required: Iterable[str], seen: _Seen, *, complete: bool) 
 
 def _container_findings(seen: _Seen, *, gpu: bool) -> Findings:
     """Warn of what erodes performance or safety; nothing here blocks."""
-    limit = seen.field("container.memory.limit_bytes")
+    field = "container.memory.limit_bytes"
+    limit = seen.field(field)
     if limit is None or limit.status is not CapabilityStatus.OK:
-        yield _finding("memory_unlimited", seen.why_not("container.memory.limit_bytes"), "container.memory.limit_bytes")
+        yield finding("memory_unlimited", seen.why_not(field), field=field)
     if seen.flag("container.user.root"):
-        yield _finding("user_root", "the process runs as root", "container.user.root")
+        yield finding("user_root", "the process runs as root", field="container.user.root")
     if compilers := seen.texts("container.compilers"):
-        yield _finding("compilers_in_image", f"on the path: {', '.join(compilers)}", "container.compilers")
+        yield finding("compilers_in_image", f"on the path: {', '.join(compilers)}", field="container.compilers")
     if not gpu:
         return
     shm = seen.number("container.shm.bytes")
     if shm is not None and shm < SHM_BYTES_WARN:
-        yield _finding("shm_small", f"shared memory holds {int(shm)} bytes", "container.shm.bytes")
+        yield finding("shm_small", f"shared memory holds {int(shm)} bytes", field="container.shm.bytes")
     yield from _health_findings(seen)
 
 
@@ -326,19 +344,15 @@ def _health_findings(seen: _Seen) -> Findings:
     ):
         current, highest = seen.texts(now), seen.texts(most)
         if current is not None and highest is not None and current != highest:
-            yield _finding("pcie_below_maximum", f"{now} is {current}, {highest} is possible", now)
+            yield finding("pcie_below_maximum", f"{now} is {current}, {highest} is possible", field=now)
     for field, code in (("gpu.clock_events", "clocks_throttled"), ("gpu.remapped_rows", "memory_rows_remapped")):
         states = seen.texts(field)
         if states is not None and set(states) - {"none"}:
-            yield _finding(code, f"{field}: {'; '.join(states)}", field)
+            yield finding(code, f"{field}: {'; '.join(states)}", field=field)
 
 
 def _uncollected(seen: _Seen, field: str) -> Finding:
-    return _finding("field_not_collected", seen.why_not(field), field)
-
-
-def _finding(code: str, text: str, field: str = "") -> Finding:
-    return Finding(code=code, severity=REASONS[code].severity, text=text, field=field)
+    return finding("field_not_collected", seen.why_not(field), field=field)
 
 
 def _once(findings: Iterable[Finding]) -> Iterator[Finding]:
@@ -350,12 +364,11 @@ def _once(findings: Iterable[Finding]) -> Iterator[Finding]:
             yield one
 
 
-def _waived(policy: AdmissionPolicy, finding: Finding, *, today: date) -> Finding:
-    waiver = waiver_for(policy.waivers, finding.code, finding.field)
-    if waiver is None or finding.severity is not Severity.BLOCK:
-        return finding
-    severity = Severity.BLOCK if ended(waiver, today=today) else Severity.INFO
-    return finding.model_copy(update={"severity": severity, "text": f"{finding.text} ({waiver.told(today=today)})"})
+def _waived(policy: AdmissionPolicy, found: Finding, *, today: date) -> Finding:
+    if found.severity is not Severity.BLOCK:
+        return found
+    severity, told = waived(policy.waivers, found.code, found.field, today=today)
+    return found.model_copy(update={"severity": severity, "text": f"{found.text} ({told})" if told else found.text})
 
 
 def _major(version: str) -> int:

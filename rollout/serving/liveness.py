@@ -3,8 +3,7 @@
 import threading
 from collections.abc import Callable
 
-from rollout.model.admission import Finding
-from rollout.model.reasons import REASONS
+from rollout.model.admission import Finding, finding
 from rollout.model.snapshot import Capability, CapabilitySnapshot
 from rollout.serving.collectors.interface import Fields
 from rollout.serving.collectors.running import RunningCollectors
@@ -22,11 +21,12 @@ STEADY = (
 )
 """What must not change while a server runs."""
 
-PERIOD_S = 15.0
-"""Between two looks. Each starts two short-lived processes; with kubelet's three probes of ten seconds a lost device is
-replaced within a minute or so."""
+PERIOD_S = 30.0
+"""Between two looks; also the agent's. Each look starts two Python processes, which take some tenths of a second of CPU
+beside the requests, and a request that meets a lost device fails by itself. With kubelet's three probes of ten seconds
+such a device is replaced within a minute and a half."""
 
-_CODE = "device_changed"
+DEVICE_CHANGED = "device_changed"
 
 
 class Liveness:
@@ -76,21 +76,26 @@ class DeviceProbe:
         except Exception as error:  # noqa: BLE001 - a probe that cannot look must not pass for one that finds all well
             told = f"the devices cannot be looked at: {type(error).__name__}: {error}"
         if told and not self._stopped.is_set():
-            self._changed(f"{_CODE}: {told}")
+            self._changed(f"{DEVICE_CHANGED}: {told}")
 
 
 def changes_seen(
     admitted: CapabilitySnapshot, *, read: Callable[[], Fields], stopped: threading.Event, period_s: float
 ) -> tuple[Finding, ...]:
-    """Look every so often until the devices have changed; empty where it was stopped first.
+    """Look every so often until the devices have changed; empty where it was stopped first."""
+    while not stopped.wait(period_s):
+        if changes := confirmed_changes(admitted, read=read):
+            return changes
+    return ()
+
+
+def confirmed_changes(admitted: CapabilitySnapshot, *, read: Callable[[], Fields]) -> tuple[Finding, ...]:
+    """Look, and where something changed look again; return what the second look found.
 
     A change must be seen twice in a row: a probe that did not end in time on a busy host is no lost device, and the
     price of a mistake is a server and everything in its queue.
     """
-    while not stopped.wait(period_s):
-        if device_changes(admitted, read()) and (changes := device_changes(admitted, read())):
-            return changes
-    return ()
+    return device_changes(admitted, read()) and device_changes(admitted, read())
 
 
 def read_devices(*, limit_s: float) -> Fields:
@@ -109,12 +114,7 @@ def device_changes(admitted: CapabilitySnapshot, now: Fields) -> tuple[Finding, 
     """Compare the devices with those that were admitted; a fact that is now unreadable has changed."""
     before = {**admitted.measurements, **admitted.fields}
     return tuple(
-        Finding(
-            code=_CODE,
-            severity=REASONS[_CODE].severity,
-            text=f"{name} was {_shown(before.get(name))} and is {_shown(now.get(name))}",
-            field=name,
-        )
+        finding(DEVICE_CHANGED, f"{name} was {_shown(before.get(name))} and is {_shown(now.get(name))}", field=name)
         for name in STEADY
         if _plain(before.get(name)) != _plain(now.get(name))
     )

@@ -15,6 +15,8 @@ from tempfile import TemporaryFile
 from typing import IO
 
 MESSAGES_BYTES_MAX = 1 << 20
+"""As much is understood, from the beginning on; a runtime that says more repeats itself."""
+
 LINE_CHARACTERS_MAX = 500
 
 _COLOUR = re.compile(r"\x1b\[[0-9;]*m")
@@ -105,8 +107,17 @@ def _flush() -> None:
 
 
 def _passed_on(file: IO[bytes]) -> str:
+    """Write all of it to descriptor 2, and return its beginning."""
     file.seek(0)
-    content = file.read(MESSAGES_BYTES_MAX)
-    if content:
-        os.write(2, content)
-    return content.decode(errors="replace")
+    heard = part = file.read(MESSAGES_BYTES_MAX)
+    while part:
+        _write_all(2, part)
+        part = file.read(MESSAGES_BYTES_MAX)
+    return heard.decode(errors="replace")
+
+
+def _write_all(descriptor: int, content: bytes) -> None:
+    """Write on where the system took a part only, as pipes do."""
+    left = memoryview(content)
+    while left:
+        left = left[os.write(descriptor, left) :]

@@ -15,11 +15,12 @@ from rollout.errors import ConfigError, RolloutError
 from rollout.model.admission import Profile
 from rollout.serving.app import ImageServer, build_app
 from rollout.serving.degradation import DegradedReason, admitted_pace
+from rollout.serving.endpoints import blocking_codes
 from rollout.serving.engines.table import load_engine
 from rollout.serving.failures import EXIT_REFUSED, NotAdmittedError
-from rollout.serving.liveness import PERIOD_S, DeviceProbe, Liveness, read_devices
+from rollout.serving.liveness import DEVICE_CHANGED, PERIOD_S, DeviceProbe, Liveness, read_devices
 from rollout.serving.options import ServeOptions
-from rollout.serving.proof import Named, prove, watched
+from rollout.serving.proof import Named, prove, start_device_watch
 from rollout.serving.readiness import Readiness
 from rollout.serving.snapshot import release_fields
 from rollout.serving.subject import PictureSubject
@@ -45,14 +46,14 @@ def run_server(options: ServeOptions) -> int:
         return EXIT_REFUSED
     readiness, liveness = Readiness(), Liveness()
     queue = WorkQueue(limit=options.queue_limit)
-    device_watch = watched(options.admission)
+    device_watch = start_device_watch(options.admission)
     server = ImageServer(
         readiness=readiness, liveness=liveness, queue=queue, side_max=options.side_max, device_watch=device_watch
     )
 
     def device_changed(reason: str) -> None:
         liveness.fail(reason)
-        server.lose_path(DegradedReason.DEVICE, reason)
+        server.lose_path(DegradedReason.DEVICE, reason, code=DEVICE_CHANGED)
 
     probe = DeviceProbe(
         read=lambda: read_devices(limit_s=options.admission.probe_s), changed=device_changed, period_s=PERIOD_S
@@ -73,7 +74,8 @@ def run_server(options: ServeOptions) -> int:
 
     def refuse(error: RolloutError) -> None:
         refusals.append(error)
-        readiness.lose(str(error))
+        codes = blocking_codes(error.report) if isinstance(error, NotAdmittedError) else ()
+        readiness.lose(str(error), codes=codes)
         uvicorn_server.should_exit = True
 
     config = uvicorn.Config(

@@ -20,7 +20,7 @@ from rollout.serving.device_watch import DeviceWatch
 from rollout.serving.failures import AdmissionError
 from rollout.serving.judge import judge
 from rollout.serving.messages import fallback_signs, listening
-from rollout.serving.plans.cache_watch import CacheState, read_cache, rebuilt
+from rollout.serving.plans.cache_watch import CacheState, cache_changes, read_cache
 from rollout.serving.self_test import run_self_test, warm_up
 from rollout.serving.snapshot import DEVICE_TIME_FIELD, build_snapshot
 from rollout.serving.subject import Subject
@@ -123,11 +123,11 @@ def _engine_cache(before: CacheState, after: CacheState) -> Fields:
     source = "names, sizes and digests of the engine cache's files, before and after the warm-up"
     return {
         "runtime.engine_cache.digest": ok(after.digest, source),
-        "runtime.engine_cache.changes": ok([one.text for one in rebuilt(before, after)], source),
+        "runtime.engine_cache.changes": ok(cache_changes(before, after), source),
     }
 
 
-def watched(policy: AdmissionPolicy) -> DeviceWatch | None:
+def start_device_watch(policy: AdmissionPolicy) -> DeviceWatch | None:
     """Start sampling the GPUs where the profile has any."""
     return DeviceWatch() if policy.profile is Profile.GPU else None
 
@@ -160,7 +160,9 @@ def _utilisation(watch: DeviceWatch | None, *, since: float) -> Capability:
     if watch is None:
         return unavailable(source, "the profile has no GPU")
     busiest = watch.busiest_since(since)
-    return failed(source, "NVML gave no sample") if busiest is None else ok(busiest, source)
+    if busiest is None:
+        return failed(source, f"NVML gave no sample: {watch.trouble}" if watch.trouble else "NVML gave no sample")
+    return ok(busiest, source)
 
 
 def _lines(text: str) -> list[str]:

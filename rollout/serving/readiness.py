@@ -14,6 +14,8 @@ class NotReady:
     """The server must not get traffic."""
 
     reason: str
+    codes: tuple[str, ...]
+    """Of `rollout.model.reasons`; empty while it is being proven, and where no code tells it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,7 +38,7 @@ class Readiness:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._state: ReadinessState = NotReady(reason="the stack is being proven")
+        self._state: ReadinessState = NotReady(reason="the stack is being proven", codes=())
 
     @property
     def state(self) -> ReadinessState:
@@ -59,9 +61,9 @@ class Readiness:
         """Everything is proven: take traffic."""
         self._set(Ready(engine=engine, snapshot=snapshot, digest=snapshot.digest, pace=pace))
 
-    def lose(self, reason: str) -> None:
+    def lose(self, reason: str, *, codes: tuple[str, ...]) -> None:
         """The stack no longer is what was proven, or never was."""
-        self._set(NotReady(reason=reason))
+        self._set(NotReady(reason=reason, codes=codes))
 
     def _set(self, state: ReadinessState) -> None:
         with self._lock:

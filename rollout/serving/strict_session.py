@@ -10,10 +10,10 @@ from collections.abc import Mapping, Sequence
 import onnxruntime as ort
 from onnxruntime.capi import onnxruntime_pybind11_state as ort_errors
 
+from rollout.model.admission import Provider
 from rollout.serving.failures import AdmissionError, PlacementLostError, ProviderLostError
 from rollout.serving.messages import fallback_signs, listening
-
-CPU = "CPUExecutionProvider"
+from rollout.serving.providers import dropped
 
 RECORD_PLACEMENT_KEY = "session.record_ep_graph_assignment_info"
 DISABLE_COMPILE_KEY = "session.disable_model_compile"
@@ -131,13 +131,9 @@ def check_placement(session: ort.InferenceSession, *, admitted: ort.InferenceSes
         raise PlacementLostError(text, code="placement_on_cpu")
 
 
-def dropped(actual: Sequence[str], *, requested: Sequence[str]) -> bool:
-    """Tell whether the providers differ from the requested; the CPU that ONNX Runtime adds may stand last."""
-    return tuple(actual) not in {tuple(requested), (*requested, CPU)}
-
-
 def _cpu_nodes(session: ort.InferenceSession) -> int:
-    return sum(len(one.get_nodes()) for one in session.get_provider_graph_assignment_info() if one.ep_name == CPU)
+    assigned = session.get_provider_graph_assignment_info()
+    return sum(len(one.get_nodes()) for one in assigned if one.ep_name == Provider.CPU)
 
 
 def _check_request(

@@ -5,14 +5,13 @@ import re
 from collections.abc import Callable
 from pathlib import Path
 
+from rollout.model.cuda import CudaResult, unpacked
 from rollout.model.snapshot import Capability, failed, ok, unavailable
 from rollout.serving.collectors.interface import Collector, Fields
+from rollout.serving.collectors.mapped import MAPS, mapped_files
 
 DEVICES = Path("/dev")
 LIBRARY = "libcuda.so.1"
-
-STUB = 34
-"""CUDA_ERROR_STUB_LIBRARY."""
 
 _NODES = "gpu.devices"
 _PATH, _STUB, _VERSION, _INIT, _COUNT = (
@@ -40,27 +39,31 @@ def _read_library() -> Fields:
         library = ctypes.CDLL(LIBRARY)
     except OSError as error:
         return {name: unavailable("dlopen", str(error)) for name in (_PATH, _STUB, _VERSION, _INIT, _COUNT)}
-    path = _mapped_from()
+    path = next((str(one) for one in mapped_files() if "libcuda.so" in one.name), LIBRARY)
     init = int(library.cuInit(0))
     return {
-        _PATH: ok(path, "/proc/self/maps"),
-        _STUB: ok(init == STUB or "/stubs/" in path, "cuInit and the path"),
+        _PATH: ok(path, str(MAPS)),
+        _STUB: ok(init == CudaResult.STUB_LIBRARY or "/stubs/" in path, "cuInit and the path"),
         _VERSION: _version(library),
         _INIT: ok(init, "cuInit"),
-        _COUNT: _count(library) if init == 0 else unavailable("cuDeviceGetCount", f"cuInit answered {init}"),
+        _COUNT: _count(library, init=init),
     }
 
 
 def _version(library: ctypes.CDLL) -> Capability:
     found, code = _integer(library.cuDriverGetVersion)
-    if code != 0 or found <= 0:
+    if code != CudaResult.SUCCESS or found <= 0:
         return failed("cuDriverGetVersion", f"the driver answered {code}, version {found}")
-    return ok(f"{found // 1000}.{found % 1000 // 10}", "cuDriverGetVersion")
+    major, minor = unpacked(found)
+    return ok(f"{major}.{minor}", "cuDriverGetVersion")
 
 
-def _count(library: ctypes.CDLL) -> Capability:
+def _count(library: ctypes.CDLL, *, init: int) -> Capability:
+    source = "cuDeviceGetCount"
+    if init != CudaResult.SUCCESS:
+        return unavailable(source, f"cuInit answered {init}")
     found, code = _integer(library.cuDeviceGetCount)
-    return ok(found, "cuDeviceGetCount") if code == 0 else failed("cuDeviceGetCount", f"the driver answered {code}")
+    return ok(found, source) if code == CudaResult.SUCCESS else failed(source, f"the driver answered {code}")
 
 
 def _integer(call: Callable[..., int]) -> tuple[int, int]:
@@ -68,13 +71,6 @@ def _integer(call: Callable[..., int]) -> tuple[int, int]:
     slot = ctypes.c_int(0)
     code = int(call(ctypes.byref(slot)))
     return slot.value, code
-
-
-def _mapped_from() -> str:
-    for line in Path("/proc/self/maps").read_text().splitlines():
-        if "libcuda.so" in line:
-            return line.split(maxsplit=5)[5]
-    return LIBRARY
 
 
 DRIVER = Collector(

@@ -6,9 +6,8 @@ from pathlib import Path
 
 from rollout.model.snapshot import Capability, unavailable
 from rollout.serving.collectors.interface import Collector, Fields
+from rollout.serving.collectors.mapped import MAPS, mapped_files
 from rollout.serving.reading import read
-
-MAPS = Path("/proc/self/maps")
 
 _TOLD = re.compile(
     r"lib(cuda|cudart|cublas|cublasLt|cudnn\w*|cufft|curand|cusparse|cusolver|nvrtc\w*|nvJitLink|nvinfer\w*|nccl|"
@@ -18,8 +17,7 @@ _TOLD = re.compile(
 
 def read_libraries(maps: Path) -> list[str]:
     """Return the files' names, their links followed, so that full versions show; sorted."""
-    mapped = {Path(line.split(maxsplit=5)[5]) for line in maps.read_text().splitlines() if line.count(" /") == 1}
-    return sorted({path.resolve().name for path in mapped if _TOLD.fullmatch(path.name)})
+    return sorted({path.resolve().name for path in mapped_files(maps) if _TOLD.fullmatch(path.name)})
 
 
 def _read() -> Fields:
@@ -29,10 +27,10 @@ def _read() -> Fields:
 def _cudnn() -> Capability:
     """Ask the cuDNN that is mapped: it is loaded lazily, and its file may be named by its major version alone."""
     source = "cudnnGetVersion"
-    mapped = [line.split(maxsplit=5)[5] for line in MAPS.read_text().splitlines() if "/libcudnn.so" in line]
+    mapped = [path for path in mapped_files() if path.name.startswith("libcudnn.so")]
     if not mapped:
         return unavailable(source, "no cuDNN is mapped into this process")
-    return read(source, lambda: int(ctypes.CDLL(mapped[0]).cudnnGetVersion()))
+    return read(source, lambda: int(ctypes.CDLL(str(mapped[0])).cudnnGetVersion()))
 
 
 LIBRARIES = Collector(name="libraries", fields=frozenset({"runtime.libraries", "runtime.cudnn.version"}), read=_read)

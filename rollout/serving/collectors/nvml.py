@@ -5,6 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any
 
+from rollout.model.cuda import unpacked
 from rollout.model.snapshot import Capability, failed, ok, unavailable
 from rollout.serving.collectors.interface import Collector, Fields
 
@@ -126,8 +127,8 @@ def _read() -> Fields:
 
 
 def _cuda_version(nvml: Any) -> str:  # noqa: ANN401 - as above
-    number = int(nvml.nvmlSystemGetCudaDriverVersion_v2())
-    return f"{number // 1000}.{number % 1000 // 10}"
+    major, minor = unpacked(int(nvml.nvmlSystemGetCudaDriverVersion_v2()))
+    return f"{major}.{minor}"
 
 
 def _of_each(nvml: Any, devices: Sequence[Any], reader: Reader) -> Capability:  # noqa: ANN401 - as above

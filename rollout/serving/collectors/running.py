@@ -8,7 +8,7 @@ from rollout.serving.collectors.isolated import read_isolated
 
 
 class RunningCollectors:
-    """Collectors that were started; ask `fields` when they are needed."""
+    """Collectors that were started; ask for `results` when they are needed."""
 
     def __init__(self, collectors: Iterable[Collector], *, limit_s: float) -> None:
         """Start them all.

@@ -1,4 +1,4 @@
-"""All collectors of facts about the machine and the container, and how they are run side by side."""
+"""All collectors of facts about the machine and the container, and which of them a probe asks again."""
 
 from rollout.serving.collectors.builds import BUILDS
 from rollout.serving.collectors.container import CONTAINER

@@ -2,10 +2,10 @@
 
 import ctypes
 import re
-from pathlib import Path
 
 from rollout.model.snapshot import ok, unavailable
 from rollout.serving.collectors.interface import Collector, Fields
+from rollout.serving.collectors.mapped import MAPS, mapped_files
 
 _VERSION, _LIBRARY = "runtime.tensorrt.version", "runtime.tensorrt.library"
 _SONAMES = ("libnvinfer.so.11", "libnvinfer.so.10", "libnvinfer.so.9", "libnvinfer.so.8")
@@ -23,7 +23,7 @@ def _read() -> Fields:
         number = int(library.getInferLibVersion())
         return {
             _VERSION: ok(_dotted(number, major=int(re.findall(r"[0-9]+", soname)[-1])), "getInferLibVersion"),
-            _LIBRARY: ok(_mapped(), "/proc/self/maps"),
+            _LIBRARY: ok(_mapped(), str(MAPS)),
         }
     told = f"none of {', '.join(_SONAMES)} loads: {reasons[-1]}"
     return {name: unavailable("dlopen", told) for name in (_VERSION, _LIBRARY)}
@@ -36,8 +36,7 @@ def _dotted(number: int, *, major: int) -> str:
 
 
 def _mapped() -> str:
-    lines = Path("/proc/self/maps").read_text().splitlines()
-    return next((line.rsplit("/", 1)[-1] for line in lines if "libnvinfer.so" in line), "libnvinfer")
+    return next((path.name for path in mapped_files() if "libnvinfer.so" in path.name), "libnvinfer")
 
 
 TENSORRT = Collector(name="tensorrt", fields=frozenset({_VERSION, _LIBRARY}), read=_read, isolated=True)

@@ -8,10 +8,11 @@ from typing import Any
 
 import onnxruntime as ort
 
+from rollout.model.admission import Provider
 from rollout.model.snapshot import Capability, failed, ok, unavailable
 from rollout.serving.collectors.interface import Fields
 from rollout.serving.reading import read
-from rollout.serving.strict_session import CPU, INTRA_SPINNING_KEY, ORT_ERRORS
+from rollout.serving.strict_session import INTRA_SPINNING_KEY, ORT_ERRORS
 
 FUSED_ATTENTION_OPS = frozenset({"Attention", "MultiHeadAttention", "GroupQueryAttention", "PackedAttention"})
 
@@ -116,7 +117,7 @@ def _assigned(placed: Mapping[str, Counter[tuple[str, str]]]) -> Fields:
         unet[op] += count
     total = providers.total()
     if total:
-        share = ok(round(providers[CPU] / total, 6), _PLACEMENT_SOURCE)
+        share = ok(round(providers[Provider.CPU] / total, 6), _PLACEMENT_SOURCE)
     else:
         share = failed(_PLACEMENT_SOURCE, "the runtime reported no nodes")
     return {
@@ -142,14 +143,14 @@ def _timed(profiled: Mapping[str, KernelTimes]) -> Fields:
     total_us = sum(duration_us for _, duration_us in times.values())
     if not times or not total_us:
         return dict.fromkeys(_TIMED, unavailable(_PROFILE_SOURCE, "the sessions were not profiled, or ran no node"))
-    cpu_us = sum(duration_us for (provider, _), (_, duration_us) in times.items() if provider == CPU)
+    cpu_us = sum(duration_us for (provider, _), (_, duration_us) in times.items() if provider == Provider.CPU)
     copies = sum(count for (_, op), (count, _) in times.items() if op.startswith(_MEMCPY_PREFIX))
     ops, memcpy_nodes, cpu_time_share = _TIMED
     unet = {op for _, op in profiled.get("unet", next(iter(profiled.values())))}
     return {
         # What ran, after the runtime's own fusions, in place of what was assigned before them.
         _FUSED: _fused(unet, _PROFILE_SOURCE),
-        ops: ok(sorted({op for provider, op in times if provider == CPU}), _PROFILE_SOURCE),
+        ops: ok(sorted({op for provider, op in times if provider == Provider.CPU}), _PROFILE_SOURCE),
         memcpy_nodes: ok(copies, _PROFILE_SOURCE),
         cpu_time_share: ok(round(cpu_us / total_us, 6), _PROFILE_SOURCE),
     }

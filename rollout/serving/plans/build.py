@@ -7,9 +7,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, assert_never
 
 from rollout.errors import ConfigError
+from rollout.model.admission import Provider
 from rollout.serving.failures import AdmissionError
 from rollout.serving.options import Precision
-from rollout.serving.plans.contents import TENSORRT_PROVIDER, examine
+from rollout.serving.plans.contents import examine
 from rollout.serving.plans.faults import PlanBuildError, PlanFault, reason
 from rollout.serving.plans.key import PlanKey
 from rollout.serving.plans.names import locate_inside
@@ -18,9 +19,6 @@ from rollout.serving.plans.store import PlanStore, StoredPlan
 
 if TYPE_CHECKING:
     from onnx import ModelProto, ValueInfoProto
-
-CUDA_PROVIDER = "CUDAExecutionProvider"
-"""Takes the nodes that TensorRT leaves."""
 
 CONTEXT_NAME = "model_ctx.onnx"
 
@@ -64,7 +62,7 @@ def build_plan(order: BuildOrder, *, store: PlanStore, replace: bool = False) ->
         context = Path(scratch, CONTEXT_NAME)
         _compile(order, shapes=shapes, context=context)
         if not context.is_file():
-            raise _impossible(f"{TENSORRT_PROVIDER} wrote no EPContext model: it took no part of {order.model}")
+            raise _impossible(f"{Provider.TENSORRT} wrote no EPContext model: it took no part of {order.model}")
         contents = examine(context.name, locate=lambda name: locate_inside(context.parent, name))
         key = PlanKey(
             model=digest_model(order.model),
@@ -155,8 +153,8 @@ def _compile(order: BuildOrder, *, shapes: str, context: Path) -> None:
     try:
         open_strict_session(
             order.model,
-            providers=(TENSORRT_PROVIDER, CUDA_PROVIDER),
-            provider_options={TENSORRT_PROVIDER: provider_options(order.precision, shapes=shapes)},
+            providers=(Provider.TENSORRT.value, Provider.CUDA.value),  # CUDA takes the nodes that TensorRT leaves.
+            provider_options={Provider.TENSORRT.value: provider_options(order.precision, shapes=shapes)},
             config={
                 "session.disable_model_compile": "0",
                 "ep.context_enable": "1",

@@ -7,9 +7,7 @@ from pathlib import Path
 
 from rollout.errors import UnavailableError
 from rollout.model.canonical import digest_json
-from rollout.model.verdict import Reason
 from rollout.serving.plans.disk import digest_file
-from rollout.serving.plans.faults import PlanFault, reason
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,17 +41,14 @@ def read_cache(folder: Path) -> CacheState:
     return CacheState(files=dict(sorted(files.items())))
 
 
-def rebuilt(before: CacheState, after: CacheState) -> tuple[Reason, ...]:
-    """Return the reason engine_rebuilt with the names of what was added, changed and removed; nothing where equal."""
+def cache_changes(before: CacheState, after: CacheState) -> list[str]:
+    """Say which files were added, which changed and which were removed, one text for each kind; empty where equal."""
     changes = {
         "added": [name for name in after.files if name not in before.files],
         "changed": [name for name, state in after.files.items() if before.files.get(name, state) != state],
         "removed": [name for name in before.files if name not in after.files],
     }
-    told = [f"{what} {', '.join(names)}" for what, names in changes.items() if names]
-    if not told:
-        return ()
-    return (reason(PlanFault.REBUILT, f"the engine cache changed during warm-up: {'; '.join(told)}"),)
+    return [f"{what} {', '.join(names)}" for what, names in changes.items() if names]
 
 
 def _refuse(error: OSError) -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import assert_never
 
 from rollout.errors import UnavailableError
+from rollout.model.admission import Provider
 from rollout.model.verdict import Reason
 from rollout.serving.plans.ep_context import Beside, Embedded, EpContext, Shared, ep_contexts
 from rollout.serving.plans.faults import PlanFault, plan_error, reason
@@ -14,7 +15,6 @@ from rollout.serving.plans.header import HEADER_BYTES, PlanHeader, parse_header
 from rollout.serving.plans.key import PlanKey
 from rollout.serving.plans.onnx_file import external_names, load_onnx
 
-TENSORRT_PROVIDER = "TensorrtExecutionProvider"
 ONNX_SUFFIX = ".onnx"
 
 # ONNX Runtime writes the compute capability into the name of an engine's file, as in ..._fp16_sm90.engine.
@@ -119,8 +119,8 @@ def read_header(path: Path, *, name: str) -> PlanHeader:
 
 def _check_source(context: EpContext, *, where: str) -> None:
     """Refuse what another provider compiled; an older ONNX Runtime names no source, and then the header decides."""
-    if context.source not in ("", TENSORRT_PROVIDER):
-        raise plan_error(PlanFault.FOREIGN, f"{where} was compiled by {context.source}, not by {TENSORRT_PROVIDER}")
+    if context.source not in ("", Provider.TENSORRT):
+        raise plan_error(PlanFault.FOREIGN, f"{where} was compiled by {context.source}, not by {Provider.TENSORRT}")
 
 
 def _sm_of_name(name: str) -> tuple[Proof, ...]:

@@ -11,7 +11,6 @@ class PlanFault(StrEnum):
 
     MISSING = "plan_missing"
     BUILD_IMPOSSIBLE = "plan_build_impossible"
-    REBUILT = "engine_rebuilt"
     FOREIGN = "plan_foreign"
     TRUNCATED = "plan_truncated"
     CHANGED = "plan_changed"

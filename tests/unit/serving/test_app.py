@@ -104,7 +104,8 @@ def test_a_session_on_other_providers_is_told_as_degraded_and_takes_the_readines
     answer = draw(lost)
     assert (answer.status_code, answer.json()["error"]["code"]) == (500, "provider_lost")
     assert degraded(lost) == {DegradedReason.PROVIDER}
-    assert get(lost, PATH_READY).status_code == 503
+    ready = get(lost, PATH_READY)
+    assert (ready.status_code, ready.json()["codes"]) == (503, ["provider_dropped"])
     assert get(lost, PATH_HEALTH).status_code == 200
 
 
@@ -141,12 +142,13 @@ def test_a_lost_device_fails_liveness_and_readiness_with_the_reason(served, mode
     lost = served(model)
     assert get(lost, PATH_HEALTH).json() == {"status": "alive"}
     lost.liveness.fail("device_changed: gpu.count was 1 and is 0")
-    lost.server.lose_path(DegradedReason.DEVICE, "device_changed: gpu.count was 1 and is 0")
+    lost.server.lose_path(DegradedReason.DEVICE, "device_changed: gpu.count was 1 and is 0", code="device_changed")
     for path in (PATH_HEALTH, PATH_READY):
         answer = get(lost, path)
         assert answer.status_code == 503
         assert answer.json()["reason"] == "device_changed: gpu.count was 1 and is 0"
         assert HEADER_SNAPSHOT_DIGEST not in answer.headers
+    assert get(lost, PATH_READY).json()["codes"] == ["device_changed"]
     assert degraded(lost) == {DegradedReason.DEVICE}
     assert "rollout_live 0.0" in get(lost, PATH_METRICS).text
 

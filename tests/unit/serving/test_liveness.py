@@ -4,8 +4,9 @@ import threading
 
 import pytest
 
+from rollout.cli.commands.snapshot import snapshot
 from rollout.model.snapshot import CapabilitySnapshot, failed, ok
-from rollout.serving.liveness import STEADY, DeviceProbe, changes_seen
+from rollout.serving.liveness import PERIOD_S, STEADY, DeviceProbe, changes_seen
 
 HERE = {name: ok("as admitted", "a test") for name in STEADY}
 ADMITTED = CapabilitySnapshot.model_validate({"schema": "rollout.snapshot/v1", "fields": HERE})
@@ -56,6 +57,12 @@ def test_devices_that_stay_unreadable_have_changed():
 def test_another_device_in_its_place_is_a_change():
     other = HERE | {"gpu.uuid": ok(["GPU-2"], "a test")}
     assert [one.field for one in seen(other, other)] == ["gpu.uuid"]
+
+
+def test_the_agent_looks_as_often_as_the_server():
+    """The command's default stands as a number, so that `--help` loads no server."""
+    (period_s,) = (one.default for one in snapshot.params if one.name == "period_s")
+    assert period_s == PERIOD_S
 
 
 @pytest.fixture

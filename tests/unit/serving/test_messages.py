@@ -81,6 +81,21 @@ def test_all_that_the_process_writes_is_heard_and_passed_on():
     assert ran.stderr == ran.stdout
 
 
+MANY = """
+import os
+from rollout.serving.messages import MESSAGES_BYTES_MAX, listening
+with listening() as heard:
+    for _ in range(3 * MESSAGES_BYTES_MAX // 1024):
+        os.write(2, b"x" * 1023 + b"\\n")
+assert len(heard.text) == MESSAGES_BYTES_MAX
+"""
+
+
+def test_what_is_too_long_to_be_heard_is_passed_on_all_the_same():
+    ran = subprocess.run([sys.executable, "-c", MANY], capture_output=True, text=True, check=True)
+    assert len(ran.stderr) == 3 << 20
+
+
 def test_listening_may_be_nested_and_both_hear(capfd):
     with listening() as outer:
         os.write(2, b"before\n")

@@ -5,7 +5,7 @@ import os
 import pytest
 
 from rollout.errors import UnavailableError
-from rollout.serving.plans.cache_watch import read_cache, rebuilt
+from rollout.serving.plans.cache_watch import cache_changes, read_cache
 
 
 @pytest.fixture
@@ -21,7 +21,7 @@ def test_cache_that_nobody_touched_is_equal(cache):
     before = read_cache(cache)
     os.utime(cache / "a.engine", (1, 1))  # Reading may touch times; content decides.
     after = read_cache(cache)
-    assert rebuilt(before, after) == ()
+    assert cache_changes(before, after) == []
     assert before.digest == after.digest
     assert set(before.files) == {"a.engine", "sub/b.engine"}
 
@@ -31,16 +31,15 @@ def test_every_added_changed_and_removed_file_is_named(cache):
     (cache / "a.engine").write_bytes(b"eno")
     (cache / "sub" / "b.engine").unlink()
     (cache / "sub" / "c.engine").write_bytes(b"")
-    (found,) = rebuilt(before, read_cache(cache))
-    assert found.code == "engine_rebuilt"
-    assert found.text.endswith("added sub/c.engine; changed a.engine; removed sub/b.engine")
+    changes = cache_changes(before, read_cache(cache))
+    assert changes == ["added sub/c.engine", "changed a.engine", "removed sub/b.engine"]
     assert before.digest != read_cache(cache).digest
 
 
 def test_folder_that_the_runtime_makes_during_warm_up_was_rebuilt(tmp_path, cache):
     before = read_cache(tmp_path / "later")
     cache.rename(tmp_path / "later")
-    assert "added a.engine, sub/b.engine" in rebuilt(before, read_cache(tmp_path / "later"))[0].text
+    assert cache_changes(before, read_cache(tmp_path / "later")) == ["added a.engine, sub/b.engine"]
 
 
 def test_file_that_becomes_a_link_to_other_bytes_is_changed(cache, tmp_path):
@@ -51,8 +50,7 @@ def test_file_that_becomes_a_link_to_other_bytes_is_changed(cache, tmp_path):
     (cache / "sub" / "b.engine").symlink_to(tmp_path / "other" / "b.engine")
     (cache / "linked").symlink_to(tmp_path / "other")
     (cache / "broken").symlink_to(tmp_path / "nothing")
-    (found,) = rebuilt(before, read_cache(cache))
-    assert "added broken, linked; changed sub/b.engine" in found.text
+    assert cache_changes(before, read_cache(cache)) == ["added broken, linked", "changed sub/b.engine"]
 
 
 def test_cache_that_is_a_file_is_refused(tmp_path):
