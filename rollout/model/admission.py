@@ -115,10 +115,14 @@ class AdmissionPolicy(Strict):
     """Fields of the snapshot that must have been collected."""
     probe_s: PositiveSeconds
     """Longest time that one probe in a process of its own may take."""
+    proof_s: PositiveSeconds
+    """Longest time of the whole proof, loading included; then the stack is refused."""
     waivers: list[Waiver]
 
     @model_validator(mode="after")
     def _profile_is_kept(self) -> Self:
+        if self.self_test.seconds >= self.proof_s:
+            raise ValueError("proof_s must be above self_test.seconds")
         if len(set(self.providers)) != len(self.providers):
             raise ValueError("providers must name each provider once")
         match self.profile:

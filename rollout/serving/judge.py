@@ -1,5 +1,6 @@
 """What an admission concludes from a snapshot: pure, and in the order of causes before consequences."""
 
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import date
 
@@ -9,6 +10,7 @@ from rollout.model.admission import (
     Finding,
     PlacementDemand,
     Profile,
+    Provider,
     SelfTestDemand,
     finding,
 )
@@ -35,6 +37,12 @@ _NVML_CODES: Mapping[int, str] = {
     NvmlResult.LIB_RM_VERSION_MISMATCH: "driver_mismatch",
 }
 
+_ORT = "ort"
+"""What a policy's own model runs on, whose engine is told only once it has run."""
+
+# Source: the CUDA provider of ONNX Runtime; its option is a set of bits, of which 16 alone is the kernel in steps.
+_UNFUSED = re.compile(r"ORT_DISABLE_\w*ATTENTION=(?!0$).*|CUDA\.sdpa_kernel=16")
+
 _Read = Capability | None
 Findings = Iterator[Finding]
 
@@ -57,17 +65,20 @@ def judge(
         today: In UTC; decides which waivers hold.
     """
     seen = _Seen(snapshot)
+    engine = seen.text("runtime.engine") or _ORT
+    refused = None if failure is None else finding(failure.code, failure.text)
     found = [
-        *_package_findings(seen),
-        *(_device_findings(policy.device, seen) if policy.device is not None else ()),
-        *([] if failure is None else [finding(failure.code, failure.text)]),
+        *_package_findings(seen, engine=engine),
+        *(_device_findings(policy.device, seen, engine=engine) if policy.device is not None else ()),
+        *([] if refused is None else [refused]),
         *_message_findings(seen, told="" if failure is None else failure.text),
         *(_session_findings(policy, seen) if failure is None else ()),
         *(finding(one.code, one.text) for one in versions),
         *_required_findings(policy.required, seen, complete=failure is None),
         *_container_findings(seen, gpu=policy.profile is Profile.GPU),
     ]
-    judged = [_waived(policy, one, today=today) for one in _once(found)]
+    # Where there is nothing that could serve, no waiver helps.
+    judged = [one if one is refused else _waived(policy, one, today=today) for one in _once(found)]
     return tuple(sorted(judged, key=lambda one: one.severity.rank))
 
 
@@ -110,19 +121,19 @@ class _Seen:
         return None if read is None else read.value
 
 
-def _package_findings(seen: _Seen) -> Findings:
+def _package_findings(seen: _Seen, *, engine: str) -> Findings:
     rivals = seen.texts("packages.rivals")
     if rivals is None:
         yield _uncollected(seen, "packages.rivals")
         return
     for names in rivals:
         conflict = ORT_DISTRIBUTIONS.intersection(names.split(" and "))
-        code = "ort_packages_conflict" if conflict else "packages_conflict"
+        code = "ort_packages_conflict" if conflict and engine == _ORT else "packages_conflict"
         yield finding(code, f"{names} are installed together: the last one installed wins", field="packages.rivals")
 
 
-def _device_findings(demand: DeviceDemand, seen: _Seen) -> Findings:
-    yield from _driver_findings(seen)
+def _device_findings(demand: DeviceDemand, seen: _Seen, *, engine: str) -> Findings:
+    yield from _driver_findings(seen, engine=engine)
     # Where the driver finds devices, it does not matter by which nodes: Windows' subsystem for Linux has others.
     if seen.texts("gpu.devices") is None and not seen.number("gpu.libcuda.device_count"):
         yield finding("device_nodes_missing", seen.why_not("gpu.devices"), field="gpu.devices")
@@ -137,7 +148,7 @@ def _device_findings(demand: DeviceDemand, seen: _Seen) -> Findings:
     yield from _inventory_findings(demand, seen)
 
 
-def _driver_findings(seen: _Seen) -> Findings:
+def _driver_findings(seen: _Seen, *, engine: str) -> Findings:
     init = seen.number("gpu.libcuda.init")
     if init is None:
         reason = seen.field("gpu.libcuda.init")
@@ -151,37 +162,39 @@ def _driver_findings(seen: _Seen) -> Findings:
     if seen.flag("gpu.libcuda.stub"):
         yield finding("libcuda_stub", f"libcuda at {seen.text('gpu.libcuda.path')} is a stub", field="gpu.libcuda.stub")
         return
-    yield from _version_findings(seen)
+    yield from _version_findings(seen, engine=engine)
     if init != CudaResult.SUCCESS:
         text = f"cuInit answers {int(init)}"
         yield finding(_CUDA_CODES.get(int(init), "driver_failed"), text, field="gpu.libcuda.init")
 
 
-def _version_findings(seen: _Seen) -> Findings:
-    """Compare the CUDA version that the driver supports with those that the runtimes were built for, by major."""
+def _version_findings(seen: _Seen, *, engine: str) -> Findings:
+    """Compare the CUDA version that the driver supports with the one that the runtime was built for, by major."""
     field = "gpu.libcuda.cuda_version"
     supported = seen.text(field)
     if supported is None:
         yield _uncollected(seen, field)
         return
-    for name in ("runtime.ort.cuda_version", "runtime.torch.cuda.version"):
-        built = seen.text(name)
-        if built is not None and _major(built) > _major(supported):
-            yield finding("driver_too_old", f"the driver supports CUDA {supported}, {name} is {built}", field=field)
+    name = "runtime.ort.cuda_version" if engine == _ORT else "runtime.torch.cuda.version"
+    built = seen.text(name)
+    if built is not None and _major(built) > _major(supported):
+        yield finding("driver_too_old", f"the driver supports CUDA {supported}, {name} is {built}", field=field)
 
 
 def _inventory_findings(demand: DeviceDemand, seen: _Seen) -> Findings:
-    count = seen.number("gpu.count")
-    if count is None or count < demand.count_min:
-        found = seen.why_not("gpu.count") if count is None else f"{int(count)} GPUs are visible"
-        yield finding("too_few_devices", f"{found}, {demand.count_min} are demanded", field="gpu.count")
-        return
+    # NVML shows what the node gives, libcuda what is left of it by CUDA_VISIBLE_DEVICES and slices.
+    for field in ("gpu.count", "gpu.libcuda.device_count"):
+        count = seen.number(field)
+        if count is None or count < demand.count_min:
+            found = seen.why_not(field) if count is None else f"{field} is {int(count)}"
+            yield finding("too_few_devices", f"{found}, {demand.count_min} are demanded", field=field)
+            return
     if demand.memory_bytes_min is not None:
-        memory = seen.number("gpu.memory_bytes")
+        field = "gpu.libcuda.memory_bytes"
+        memory = seen.number(field)
         if memory is None or memory < demand.memory_bytes_min:
-            found = seen.why_not("gpu.memory_bytes") if memory is None else f"the smallest GPU has {int(memory)} bytes"
-            text = f"{found}, {demand.memory_bytes_min} are demanded"
-            yield finding("device_too_small", text, field="gpu.memory_bytes")
+            found = seen.why_not(field) if memory is None else f"the smallest GPU has {int(memory)} bytes"
+            yield finding("device_too_small", f"{found}, {demand.memory_bytes_min} are demanded", field=field)
     yield from _mig_findings(demand.mig_profile, seen)
 
 
@@ -195,8 +208,13 @@ def _mig_findings(profile: str | None, seen: _Seen) -> Findings:
             yield finding("mig_profile_differs", seen.why_not(field), field=field)
         elif not whole:
             yield _uncollected(seen, field)
-    elif set(profiles) != {wanted}:
+    elif {profile for device in profiles for profile in _slices(device)} != {wanted}:
         yield finding("mig_profile_differs", f"MIG is {'; '.join(profiles)}, demanded is {wanted}", field=field)
+
+
+def _slices(device: str) -> list[str]:
+    """Return the profiles of a device's instances; a sentence where it has none is one of its own."""
+    return [device] if "," in device else device.split()
 
 
 def _message_findings(seen: _Seen, *, told: str) -> Findings:
@@ -221,8 +239,11 @@ def _session_findings(policy: AdmissionPolicy, seen: _Seen) -> Findings:
             if policy.outputs_on_device:
                 yield from _binding_findings(seen)
         case "diffusers":
+            if Provider.TENSORRT in policy.providers:
+                text = "the policy orders TensorRT, and diffusers computes on torch"
+                yield finding("provider_dropped", text, field="runtime.engine")
             device = seen.text("runtime.torch.device")
-            if device is None or (policy.profile is Profile.GPU and not device.startswith("cuda")):
+            if device is None or (policy.profile is Profile.GPU and not re.fullmatch(r"cuda(:\d+)?", device)):
                 text = seen.why_not("runtime.torch.device") if device is None else f"torch computes on {device}"
                 yield finding("provider_dropped", text, field="runtime.torch.device")
         case _:
@@ -274,12 +295,21 @@ def _binding_findings(seen: _Seen) -> Findings:
 
 
 def _attention_findings(seen: _Seen) -> Findings:
+    yield from _kernel_findings(seen)
     field = "model.unet.attention.fused"
     fused = seen.flag(field)
     if fused is None:
         yield _uncollected(seen, field)
     elif not fused:
         yield finding("attention_not_fused", "the UNet computes attention in steps", field=field)
+
+
+def _kernel_findings(seen: _Seen) -> Findings:
+    """Find what turns fused kernels off inside one operator, where no name shows it."""
+    for field in ("environment.variables", "runtime.ort.providers.options"):
+        for setting in seen.texts(field) or ():
+            if _UNFUSED.fullmatch(setting):
+                yield finding("attention_not_fused", f"{setting} turns fused attention off", field=field)
 
 
 def _engine_findings(seen: _Seen) -> Findings:

@@ -1,11 +1,12 @@
 """The server process: listen, load, prove, serve, drain."""
 
 import asyncio
+import os
 import socket
 import sys
 import threading
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from typing import assert_never
 
 import uvicorn
@@ -120,14 +121,15 @@ def _become_ready(
         NotAdmittedError: It did not prove what the admission policy demands.
         ConfigError: It cannot be loaded.
     """
-    proof = prove(
-        options.admission,
-        lambda: PictureSubject(engine=load_engine(options)),
-        said=release_fields(options),
-        named=Named(matrix=options.matrix, engine_cache=options.engine_cache),
-        watch=server.device_watch,
-        stopped=stopped,
-    )
+    with _deadline(options.admission.proof_s):
+        proof = prove(
+            options.admission,
+            lambda: PictureSubject(engine=load_engine(options)),
+            said=release_fields(options),
+            named=Named(matrix=options.matrix, engine_cache=options.engine_cache),
+            watch=server.device_watch,
+            stopped=stopped,
+        )
     if not proof.admitted or proof.subject is None:
         raise NotAdmittedError(proof.report())
     engine, snapshot = proof.subject.engine, proof.snapshot
@@ -141,6 +143,26 @@ def _become_ready(
             pass  # There is no device that could vanish.
         case _ as unknown:
             assert_never(unknown)
+
+
+@contextmanager
+def _deadline(limit_s: float) -> Iterator[None]:
+    """End the process where a proof does not end: a call into a hung driver never comes back, and nothing else can."""
+    # The proof has the output streams captured; this one is the supervisor's.
+    telling = os.dup(2)
+
+    def give_up() -> None:
+        os.write(telling, f"rollout serve: refused: prover_died: the proof did not end within {limit_s:g} s\n".encode())
+        os._exit(EXIT_REFUSED)
+
+    timer = threading.Timer(limit_s, give_up)
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
+        os.close(telling)
 
 
 async def _watch(loading: asyncio.Future[None], *, refuse: Callable[[RolloutError], None]) -> None:

@@ -19,7 +19,7 @@ from rollout.serving.collectors.table import COLLECTORS
 from rollout.serving.device_watch import DeviceWatch
 from rollout.serving.failures import AdmissionError
 from rollout.serving.judge import judge
-from rollout.serving.messages import fallback_signs, listening
+from rollout.serving.messages import Heard, listening
 from rollout.serving.plans.cache_watch import CacheState, cache_changes, read_cache
 from rollout.serving.self_test import run_self_test, warm_up
 from rollout.serving.snapshot import DEVICE_TIME_FIELD, build_snapshot
@@ -100,7 +100,11 @@ def prove(
         [*reading.results(), (LIBRARIES, LIBRARIES.complete(LIBRARIES.read()))],
         said,
         shown,
-        {"runtime.messages.fallback": ok(_lines(heard.text), f"descriptors 1 and 2 while {heard_while}")},
+        {
+            "runtime.messages.fallback": ok(
+                [sign.line for sign in heard.signs], f"descriptors 1 and 2 while {heard_while}"
+            )
+        },
         {} if before is None or named.engine_cache is None else _engine_cache(before, read_cache(named.engine_cache)),
     )
     findings = judge(
@@ -165,5 +169,5 @@ def _utilisation(watch: DeviceWatch | None, *, since: float) -> Capability:
     return ok(busiest, source)
 
 
-def _lines(text: str) -> list[str]:
-    return [sign.line for sign in fallback_signs(text)]
+def _lines(heard: Heard) -> list[str]:
+    return [sign.line for sign in heard.signs]

@@ -3,11 +3,13 @@
 The child is `prover_child`; what loads numpy or a runtime is imported only there.
 """
 
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Annotated
 
 from pydantic import Field
 
-from rollout.errors import ConfigError
+from rollout.errors import ConfigError, UnavailableError
 from rollout.model.admission import AdmissionPolicy, AdmissionReport, finding
 from rollout.model.base import Strict
 from rollout.model.matrix import Matrix
@@ -17,8 +19,10 @@ from rollout.serving.options import EngineKind
 FILE_BYTES_MAX = 1 << 30
 """The child makes model files on first use, and profiles of the warm-up."""
 
-CONFIG_MARK = b"config:"
-"""Begins the child's answer where it is an error of the configuration and no report."""
+MARKS: Mapping[type[ConfigError | UnavailableError], bytes] = MappingProxyType(
+    {ConfigError: b"config:", UnavailableError: b"unavailable:"}
+)
+"""Begins the child's answer where it is an error that is nobody's refusal, and no report."""
 
 _CHILD = "rollout.serving.prover_child"
 
@@ -43,6 +47,7 @@ def prove_isolated(request: ProofRequest, *, limit_s: float) -> AdmissionReport:
 
     Raises:
         ConfigError: The model or the cache cannot be used.
+        UnavailableError: The disk failed.
     """
     try:
         answer = run_isolated(
@@ -53,8 +58,9 @@ def prove_isolated(request: ProofRequest, *, limit_s: float) -> AdmissionReport:
         )
     except IsolatedError as error:
         return _died(request.policy, str(error))
-    if answer.startswith(CONFIG_MARK):
-        raise ConfigError(answer.removeprefix(CONFIG_MARK).decode())
+    for error_type, mark in MARKS.items():
+        if answer.startswith(mark):
+            raise error_type(answer.removeprefix(mark).decode())
     try:
         return AdmissionReport.model_validate_json(answer)
     except ValueError as error:

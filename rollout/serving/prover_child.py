@@ -5,12 +5,12 @@ import sys
 import threading
 from pathlib import Path
 
-from rollout.errors import ConfigError
+from rollout.errors import ConfigError, UnavailableError
 from rollout.serving.engines.table import load_engine
 from rollout.serving.isolation import end_with
-from rollout.serving.options import Precision, ServeOptions
+from rollout.serving.options import ServeOptions, default_precision
 from rollout.serving.proof import Named, Proof, prove, start_device_watch
-from rollout.serving.prover import CONFIG_MARK, ProofRequest
+from rollout.serving.prover import MARKS, ProofRequest
 from rollout.serving.snapshot import policy_fields, release_fields
 from rollout.serving.subject import ModelSubject, PictureSubject, load_model
 
@@ -21,8 +21,8 @@ def main(parent: int, answering: int) -> None:
     request = ProofRequest.model_validate_json(sys.stdin.buffer.read())
     try:
         answer = _proven(request).report().model_dump_json(by_alias=True).encode()
-    except ConfigError as error:
-        answer = CONFIG_MARK + str(error).encode()
+    except (ConfigError, UnavailableError) as error:
+        answer = MARKS[type(error)] + str(error).encode()
     with os.fdopen(answering, "wb") as stream:
         stream.write(answer)
 
@@ -58,14 +58,14 @@ def _proven(request: ProofRequest) -> Proof[PictureSubject] | Proof[ModelSubject
 
 
 def _options(request: ProofRequest) -> ServeOptions:
-    """Return the reference server's good release; its precision is the one that needs no conversion."""
+    """Return the reference server's good release."""
     return ServeOptions(
         port=0,
         pod_uid="prover",
         cache=Path(request.cache),
         admission=request.policy,
         engine=request.engine,
-        precision=Precision.FP32,
+        precision=default_precision(request.policy.profile),
         plans=Path(request.plans) if request.plans else None,
     )
 

@@ -93,7 +93,7 @@ def open_strict_session(
             )
         except ORT_ERRORS as error:
             failure = error
-    signs = (*fallback_signs(heard.text), *fallback_signs(str(failure or "")))
+    signs = (*heard.signs, *fallback_signs(str(failure or "")))
     if failure is not None:
         told = signs[0].line if signs else " ".join(str(failure).split())
         text = f"ONNX Runtime {ort.__version__} refused the session: {told}"

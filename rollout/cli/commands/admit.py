@@ -19,7 +19,7 @@ TERMINATION_BYTES_MAX = 4096
 @click.command("admit")
 @admission_options
 @click.option(
-    "--timeout", "limit_s", default=120.0, show_default=True, type=click.FloatRange(1, 3600), help="Seconds in all."
+    "--timeout", "limit_s", type=click.FloatRange(1, 3600), help="Seconds in all.  [default: the policy's proof_s]"
 )
 @click.option("--report", "report_path", type=click.Path(dir_okay=False, path_type=Path), help="Write the report here.")
 @click.option(
@@ -44,7 +44,7 @@ def admit(
     engine: str,
     plans: Path | None,
     cache: Path | None,
-    limit_s: float,
+    limit_s: float | None,
     report_path: Path | None,
     termination_log: Path,
     probe: bool,
@@ -73,7 +73,7 @@ def admit(
         if report_path is not None:
             _check_writable(report_path)
         request = proof_request(demanded, engine=engine, cache=cache, plans=plans)
-        report = prove_isolated(request, limit_s=limit_s)
+        report = prove_isolated(request, limit_s=limit_s or demanded.policy.proof_s)
     _tell(report, output, termination_log)
     if report_path is not None and not probe:
         _write(report_path, report.model_dump_json(by_alias=True, indent=2))

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from rollout.model.admission import AdmissionReport
     from rollout.serving.prover import ProofRequest
 
-READ_S, PROVE_S = 10.0, 120.0
+READ_S = 10.0
 
 _OF_PROOF = ("policy_name", "engine", "plans", "cache")
 _OF_AGENT = ("host", "port", "period_s", "keep_serving_refusal")
@@ -26,7 +26,7 @@ _OF_AGENT = ("host", "port", "period_s", "keep_serving_refusal")
     "--timeout",
     "limit_s",
     type=click.FloatRange(min=0, max=3600, min_open=True),
-    help="Seconds in all.  [default: 10 to read a server, 120 to prove]",
+    help="Seconds in all.  [default: 10 to read a server, the policy's proof_s to prove]",
 )
 @click.option("--serve", is_flag=True, help="Prove once, then answer HTTP until SIGTERM: the agent.")
 @click.option("--host", default="127.0.0.1", show_default=True, help="Address that the agent listens on.")
@@ -81,7 +81,7 @@ def snapshot(
 
     request = proof_request(load_admission(policy_name), engine=engine, plans=plans, cache=cache)
     if not serve:
-        report = _proven(request, limit_s or PROVE_S)
+        report = _proven(request, limit_s or request.policy.proof_s)
         if report.snapshot is not None:
             click.echo(json.dumps(report.snapshot.to_json(), indent=2))
         return 0 if report.admitted else int(Exit.REFUSED)
@@ -92,7 +92,7 @@ def snapshot(
     options = AgentOptions(
         host=host, port=port, period_s=period_s, probe_s=request.policy.probe_s, serves_refusal=keep_serving_refusal
     )
-    return run_agent(lambda: _proven(request, limit_s or PROVE_S), options)
+    return run_agent(lambda: _proven(request, limit_s or request.policy.proof_s), options)
 
 
 def _refuse(context: click.Context, names: tuple[str, ...], why: str) -> None:

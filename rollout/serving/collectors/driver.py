@@ -14,12 +14,13 @@ DEVICES = Path("/dev")
 LIBRARY = "libcuda.so.1"
 
 _NODES = "gpu.devices"
-_PATH, _STUB, _VERSION, _INIT, _COUNT = (
+_PATH, _STUB, _VERSION, _INIT, _COUNT, _MEMORY = (
     "gpu.libcuda.path",
     "gpu.libcuda.stub",
     "gpu.libcuda.cuda_version",
     "gpu.libcuda.init",
     "gpu.libcuda.device_count",
+    "gpu.libcuda.memory_bytes",
 )
 
 
@@ -38,7 +39,7 @@ def _read_library() -> Fields:
     try:
         library = ctypes.CDLL(LIBRARY)
     except OSError as error:
-        return {name: unavailable("dlopen", str(error)) for name in (_PATH, _STUB, _VERSION, _INIT, _COUNT)}
+        return {name: unavailable("dlopen", str(error)) for name in (_PATH, _STUB, _VERSION, _INIT, _COUNT, _MEMORY)}
     path = next((str(one) for one in mapped_files() if "libcuda.so" in one.name), LIBRARY)
     init = int(library.cuInit(0))
     return {
@@ -46,7 +47,8 @@ def _read_library() -> Fields:
         _STUB: ok(init == CudaResult.STUB_LIBRARY or "/stubs/" in path, "cuInit and the path"),
         _VERSION: _version(library),
         _INIT: ok(init, "cuInit"),
-        _COUNT: _count(library, init=init),
+        _COUNT: (count := _count(library, init=init)),
+        _MEMORY: _memory(library, count),
     }
 
 
@@ -66,6 +68,24 @@ def _count(library: ctypes.CDLL, *, init: int) -> Capability:
     return ok(found, source) if code == CudaResult.SUCCESS else failed(source, f"the driver answered {code}")
 
 
+def _memory(library: ctypes.CDLL, count: Capability) -> Capability:
+    """Return the memory of the smallest device that CUDA programs see; of a slice, the slice's."""
+    source = "cuDeviceTotalMem, smallest device"
+    if not isinstance(count.value, int) or count.value < 1:
+        return unavailable(source, count.reason or "there is no device")
+    sizes = []
+    for ordinal in range(count.value):
+        device, size = ctypes.c_int(0), ctypes.c_size_t(0)
+        for code in (
+            library.cuDeviceGet(ctypes.byref(device), ordinal),
+            library.cuDeviceTotalMem_v2(ctypes.byref(size), device),
+        ):
+            if code != CudaResult.SUCCESS:
+                return failed(source, f"the driver answered {code}")
+        sizes.append(size.value)
+    return ok(min(sizes), source)
+
+
 def _integer(call: Callable[..., int]) -> tuple[int, int]:
     """Return what a call writes through its one pointer, and its result code."""
     slot = ctypes.c_int(0)
@@ -75,7 +95,7 @@ def _integer(call: Callable[..., int]) -> tuple[int, int]:
 
 DRIVER = Collector(
     name="driver",
-    fields=frozenset({_NODES, _STUB, _VERSION, _INIT, _COUNT}),
+    fields=frozenset({_NODES, _STUB, _VERSION, _INIT, _COUNT, _MEMORY}),
     measurements=frozenset({_PATH}),
     read=_read,
     isolated=True,

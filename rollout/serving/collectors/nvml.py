@@ -111,9 +111,14 @@ def _read() -> Fields:
         told = _all(unavailable("nvmlInit", f"NVML answered {error.value}: {error}"))
         return {**told, INIT: ok(int(error.value), "nvmlInit")}
     count = _asked(pynvml, "nvmlDeviceGetCount", pynvml.nvmlDeviceGetCount)
-    devices = [pynvml.nvmlDeviceGetHandleByIndex(index) for index in range(int(str(count.value or 0)))]
+    started = ok(0, "nvmlInit")
+    try:
+        devices = [pynvml.nvmlDeviceGetHandleByIndex(index) for index in range(int(str(count.value or 0)))]
+    except pynvml.NVMLError as error:
+        refused = failed("nvmlDeviceGetHandleByIndex", f"NVML answered {error.value}: {error}")
+        return {**_all(refused), INIT: started, "gpu.count": count}
     return {
-        INIT: ok(0, "nvmlInit"),
+        INIT: started,
         "gpu.count": count,
         "gpu.driver.version": _asked(pynvml, "nvmlSystemGetDriverVersion", pynvml.nvmlSystemGetDriverVersion),
         "gpu.driver.cuda_version": _asked(pynvml, "nvmlSystemGetCudaDriverVersion", lambda: _cuda_version(pynvml)),

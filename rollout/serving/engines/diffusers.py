@@ -119,7 +119,10 @@ class DiffusersEngine:
         return {
             "runtime.torch.version": ok(torch.__version__, "torch.__version__"),
             "runtime.torch.cuda.version": _present(torch.version.cuda, "torch.version.cuda", "a build without CUDA"),
-            "runtime.torch.device": ok(str(self.device), "device of the UNet's parameters"),
+            "runtime.torch.device": ok(
+                " and ".join(sorted({str(one.device) for net in self.networks.values() for one in net.parameters()})),
+                "devices of all networks' parameters",
+            ),
             "runtime.torch.threads": ok(torch.get_num_threads(), "torch.get_num_threads"),
             "runtime.torch.tf32.matmul": ok(bool(torch.backends.cuda.matmul.allow_tf32), source),
             "runtime.torch.tf32.convolution": ok(bool(torch.backends.cudnn.allow_tf32), source),
