@@ -34,7 +34,7 @@ from rollout.serving.endpoints import (
     ready_answer,
 )
 from rollout.serving.failures import EXIT_REFUSED
-from rollout.serving.liveness import confirmed_changes, read_devices
+from rollout.serving.liveness import DeviceLooks, read_devices
 
 _CLIENT_S = 10.0
 """A client that sends nothing for so long is left."""
@@ -57,8 +57,19 @@ class AgentOptions:
 class Standing:
     """What was proven, and whether the devices are still the same."""
 
-    def __init__(self, proven: AdmissionReport) -> None:
+    def __init__(self, proven: AdmissionReport, *, limit_s: float) -> None:
+        """Stand on a proof.
+
+        Args:
+            proven: What the proof gave.
+            limit_s: Seconds that one probe of a look may take.
+        """
         self._proven = proven
+        self._looks = (
+            None
+            if proven.snapshot is None
+            else DeviceLooks(proven.snapshot, read=lambda: read_devices(limit_s=limit_s))
+        )
         self._digest = proven_digest(proven)
         self._changes: tuple[Finding, ...] = ()
 
@@ -84,10 +95,10 @@ class Standing:
         """Answer `PATH_READY`."""
         return ready_answer(self.report, digest=self._digest)
 
-    def look(self, *, limit_s: float) -> None:
-        """Compare the devices once more; a change must be seen twice."""
-        if self._proven.snapshot is not None:
-            self._changes = confirmed_changes(self._proven.snapshot, read=lambda: read_devices(limit_s=limit_s))
+    def look(self) -> None:
+        """Compare the devices once more; see `DeviceLooks`."""
+        if self._looks is not None:
+            self._changes = self._looks.changes()
 
 
 def run_agent(prove: Callable[[], AdmissionReport], options: AgentOptions) -> int:
@@ -111,13 +122,13 @@ def run_agent(prove: Callable[[], AdmissionReport], options: AgentOptions) -> in
         report = prove()
         if not report.admitted and not options.serves_refusal:
             return EXIT_REFUSED
-        server.standing = Standing(report)
+        server.standing = Standing(report, limit_s=options.probe_s)
         server.listen()
         threading.Thread(target=server.serve_forever, daemon=True).start()
         # The devices are looked at in the main thread: a bug there ends the agent instead of leaving it ready for ever.
         while True:
             time.sleep(options.period_s)
-            server.standing.look(limit_s=options.probe_s)
+            server.standing.look()
 
 
 def _end(_number: int, _frame: FrameType | None) -> None:

@@ -4,7 +4,7 @@ import threading
 from collections.abc import Callable
 
 from rollout.model.admission import Finding, finding
-from rollout.model.snapshot import Capability, CapabilitySnapshot
+from rollout.model.snapshot import Capability, CapabilitySnapshot, CapabilityStatus
 from rollout.serving.collectors.interface import Fields
 from rollout.serving.collectors.running import RunningCollectors
 from rollout.serving.collectors.table import DEVICE_COLLECTORS
@@ -25,6 +25,10 @@ PERIOD_S = 30.0
 """Between two looks; also the agent's. Each look starts two Python processes, which take some tenths of a second of CPU
 beside the requests, and a request that meets a lost device fails by itself. With kubelet's three probes of ten seconds
 such a device is replaced within a minute and a half."""
+
+UNREAD_LOOKS = 4
+"""So many looks in a row that read nothing are a lost device: a hung driver answers none of two minutes' worth, and a
+busy host one of them."""
 
 DEVICE_CHANGED = "device_changed"
 
@@ -82,20 +86,41 @@ class DeviceProbe:
 def changes_seen(
     admitted: CapabilitySnapshot, *, read: Callable[[], Fields], stopped: threading.Event, period_s: float
 ) -> tuple[Finding, ...]:
-    """Look every so often until the devices have changed; empty where it was stopped first."""
+    """Look every so often until the devices have changed, or cannot be read; empty where it was stopped first."""
+    looks = DeviceLooks(admitted, read=read)
     while not stopped.wait(period_s):
-        if changes := confirmed_changes(admitted, read=read):
+        if changes := looks.changes():
             return changes
     return ()
 
 
-def confirmed_changes(admitted: CapabilitySnapshot, *, read: Callable[[], Fields]) -> tuple[Finding, ...]:
-    """Look, and where something changed look again; return what the second look found.
+class DeviceLooks:
+    """One look after the other at the devices.
 
-    A change must be seen twice in a row: a probe that did not end in time on a busy host is no lost device, and the
-    price of a mistake is a server and everything in its queue.
+    A change must be seen twice in a row: the price of a mistake is a server and everything in its queue. A look that
+    reads nothing is no change, but many in a row are.
     """
-    return device_changes(admitted, read()) and device_changes(admitted, read())
+
+    def __init__(self, admitted: CapabilitySnapshot, *, read: Callable[[], Fields]) -> None:
+        self._admitted = admitted
+        self._read = read
+        self._unread = 0
+
+    def changes(self) -> tuple[Finding, ...]:
+        """Look, and where something changed look again; return what differs from what was admitted."""
+        now = self._read()
+        changes = device_changes(self._admitted, now)
+        if changes and all(_is_unread(now, one.field) for one in changes):
+            self._unread += 1
+            return changes if self._unread >= UNREAD_LOOKS else ()
+        self._unread = 0
+        return changes and device_changes(self._admitted, self._read())
+
+
+def _is_unread(now: Fields, field: str) -> bool:
+    """Tell whether a probe failed, so that nothing is known: it hung, died, or could not be started."""
+    read = now.get(field)
+    return read is None or read.status is CapabilityStatus.ERROR
 
 
 def read_devices(*, limit_s: float) -> Fields:

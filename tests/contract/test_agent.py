@@ -120,7 +120,7 @@ def test_a_proof_that_does_not_end_prints_no_snapshot(proving):
 def test_however_a_program_ends_that_proves_its_prover_ends_too(cache, free_address, policy_file, command, ending):
     after_s, how = ending
     endless = {"seconds": 600, "latency_s_min": 0, "latency_s_max": 30, "utilisation_min": None}
-    options = ["--policy", policy_file(self_test=endless), "--cache", str(cache)]
+    options = ["--policy", policy_file(self_test=endless, proof_s=700), "--cache", str(cache)]
     port = ["--port", str(free_address.port)] if "--serve" in command else []
     with running([*ROLLOUT, *command, *options, *port], free_address) as (process, _):
         asking, deadline = psutil.Process(process.pid), time.monotonic() + 30

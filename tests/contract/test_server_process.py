@@ -376,6 +376,7 @@ def test_a_corrupt_cache_is_repaired_and_draws_the_same_picture(good, tmp_path):
     ("arguments", "reason"),
     [
         (["--admission", "{hasty}"], "self_test_slow: the warm self-test picture took"),
+        (["--admission", "{hanging}"], "prover_died: the proof did not end within 0.05 s"),
         (["--admission", "gpu"], "libcuda_missing: "),
         (["--cache", "/dev/null"], "model cache"),
     ],
@@ -384,7 +385,9 @@ def test_a_server_that_cannot_prove_its_stack_exits_78_with_one_line(cache, tmp_
     hasty = tmp_path / "hasty.yaml"
     policy = load_admission("development-cpu").policy.model_dump(mode="json", by_alias=True)
     hasty.write_text(yaml.safe_dump(policy | {"self_test": policy["self_test"] | {"latency_s_max": 1e-6}}))
-    arguments = [one.format(hasty=hasty) for one in arguments]
+    hanging = tmp_path / "hanging.yaml"
+    hanging.write_text(yaml.safe_dump(policy | {"proof_s": 0.05}))
+    arguments = [one.format(hasty=hasty, hanging=hanging) for one in arguments]
     with serving(cache, *arguments, ready=False) as server:
         _, stderr = server.process.communicate(timeout=30)
         assert server.process.returncode == 78

@@ -134,6 +134,42 @@ def test_refusal_is_written_where_kubernetes_looks_and_fits_there(cache, tmp_pat
     assert "libcuda_missing: " in ran.stderr
 
 
+def test_report_that_cannot_be_written_is_told_before_the_proof(cache, tmp_path):
+    blocked = tmp_path / "file"
+    blocked.write_text("")
+    command = [*admit("gpu", cache), "--report", str(blocked / "report.json")]
+    ran = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert ran.returncode == 2
+    assert "cannot be written" in ran.stderr
+
+
+def test_folder_of_the_report_is_made(cache, tmp_path):
+    report = tmp_path / "run" / "rollout" / "report.json"
+    subprocess.run([*admit("development-cpu", cache), "--report", str(report)], capture_output=True, check=True)
+    assert json.loads(report.read_text())["admitted"]
+
+
+def test_termination_log_that_cannot_be_written_changes_no_refusal(cache):
+    ran = subprocess.run(
+        [*admit("gpu", cache), "--termination-log", "/proc/version"], capture_output=True, text=True, check=False
+    )
+    assert ran.returncode == 78
+    assert "libcuda_missing" in ran.stderr
+
+
+def test_module_in_the_working_folder_is_none_of_the_provers(cache, tmp_path):
+    (tmp_path / "pydantic.py").write_text("raise SystemExit('not this one')")
+    command = [str(Path(sys.executable).with_name("rollout")), *admit("development-cpu", cache)[3:]]
+    assert subprocess.run(command, cwd=tmp_path, capture_output=True, check=False).returncode == 0
+
+
+def test_command_ignores_no_signal_that_python_ignores(cache):
+    ask = "grep SigIgn /proc/self/status"
+    command = [*admit("development-cpu", cache), "--", "sh", "-c", ask]
+    told = subprocess.run(command, capture_output=True, text=True, check=True).stdout.split()[1]
+    assert int(told, 16) & (1 << (signal.SIGPIPE - 1) | 1 << (signal.SIGXFSZ - 1)) == 0
+
+
 def test_probe_is_content_while_the_devices_are_those_that_were_admitted(cache, tmp_path):
     report = tmp_path / "report.json"
     subprocess.run([*admit("development-cpu", cache), "--report", str(report)], capture_output=True, check=True)

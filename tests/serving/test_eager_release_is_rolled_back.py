@@ -57,5 +57,5 @@ def test_where_the_policy_allows_the_difference_the_latency_convicts_and_names_i
     )
     assert ran.code == 3, (ran.out, ran.err)
     assert "canary" in [one["stage"] for one in ran.data["stages"] if one["outcome"] == "BREACH"]
-    assert FUSED in ran.data["suspects"][0]["difference"], ran.data["suspects"]
+    assert ran.data["suspects"][0]["difference"].startswith("model.unet.attention."), ran.data["suspects"]
     assert stack.weights() == {"blue": 100, "green": 0}

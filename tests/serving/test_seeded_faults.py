@@ -15,6 +15,7 @@ from rollout.model.admission import blocking
 from rollout.model.matrix import Matrix, compare_snapshot
 from rollout.model.snapshot import failed, ok, unavailable
 from rollout.model.verdict import Reason
+from rollout.model.waiver import Waiver
 from rollout.serving.collectors.libraries import LIBRARIES
 from rollout.serving.collectors.running import RunningCollectors
 from rollout.serving.collectors.table import COLLECTORS
@@ -54,6 +55,7 @@ POLICY = load_admission("gpu").policy
 MIG = POLICY.model_copy(update={"device": POLICY.device.model_copy(update={"mig_profile": "1g.5gb"})})
 MEMORY = POLICY.model_copy(update={"device": POLICY.device.model_copy(update={"memory_bytes_min": 30 << 30})})
 TWO = POLICY.model_copy(update={"device": POLICY.device.model_copy(update={"count_min": 2})})
+TENSORRT = load_admission("tensorrt").policy
 CACHE = POLICY.model_copy(update={"engine_cache": "engines"})
 TORCH = {"runtime.engine": "diffusers", "runtime.torch.device": "cuda:0"}
 
@@ -122,6 +124,7 @@ MACHINE_FAULTS = {
     ),
     "NVML tells no count": ({"NVML_DOUBLE_ERROR": "nvmlDeviceGetCount_v2:999"}, "too_few_devices"),
     "the GPU fell off the bus": ({"NVML_DOUBLE_ERROR": "nvmlDeviceGetName:15"}, "field_not_collected"),
+    "CUDA_VISIBLE_DEVICES hides the GPU": ({"CUDA_DOUBLE_DEVICE_COUNT": "0"}, "too_few_devices"),
     "no GPU in NVML": ({"NVML_DOUBLE_COUNT": "0"}, "too_few_devices"),
     "MIG is on": (MIG_ON, "mig_profile_differs"),
     "stub of libcuda": ({"CUDA_DOUBLE_CUINIT": "34"}, "libcuda_stub"),
@@ -168,6 +171,14 @@ SESSION_FAULTS = {
     "output in host memory": ({"runtime.ort.binding.output_device": "cpu"}, "output_off_device"),
     "output not read": ({"runtime.ort.binding.output_device": failed(SOURCE, "boom")}, "field_not_collected"),
     "attention in steps": ({"model.unet.attention.fused": False}, "attention_not_fused"),
+    "fused kernels turned off by the environment": (
+        {"environment.variables": ["ORT_DISABLE_FLASH_ATTENTION=1"]},
+        "attention_not_fused",
+    ),
+    "fused kernels turned off by an option": (
+        {"runtime.ort.providers.options": ["CUDA.sdpa_kernel=16"]},
+        "attention_not_fused",
+    ),
     "attention not read": ({"model.unet.attention.fused": ABSENT}, "field_not_collected"),
     "fallback announced": ({"runtime.messages.fallback": ["Falling back to CPU"]}, "fallback_message"),
     "messages not read": ({"runtime.messages.fallback": ABSENT}, "field_not_collected"),
@@ -182,6 +193,7 @@ SESSION_FAULTS = {
     "engine not told": ({"runtime.engine": ABSENT}, "field_not_collected"),
     "torch on the CPU": (TORCH | {"runtime.torch.device": "cpu"}, "provider_dropped"),
     "torch's device not read": (TORCH | {"runtime.torch.device": ABSENT}, "provider_dropped"),
+    "torch partly on the CPU": (TORCH | {"runtime.torch.device": "cpu and cuda:0"}, "provider_dropped"),
     "torch built for a newer CUDA": (TORCH | {"runtime.torch.cuda.version": "14.0"}, "driver_too_old"),
     "weights not told": ({"model.weights.digest": ABSENT}, "field_not_collected"),
 }
@@ -195,6 +207,7 @@ def test_fault_of_the_session_is_never_admitted(name, healthy):
 
 
 DEMAND_FAULTS = {
+    "torch where TensorRT is ordered": (TENSORRT, TORCH, "provider_dropped"),
     "whole GPU where a slice is demanded": (MIG, {}, "mig_profile_differs"),
     "GPU too small": (MEMORY, {}, "device_too_small"),
     "one GPU where two are demanded": (TWO, {}, "too_few_devices"),
@@ -243,6 +256,36 @@ def test_machine_that_fits_its_matrix_is_admitted(healthy, matrix):
 def test_machine_that_differs_from_its_matrix_is_never_admitted(healthy, matrix, change, code):
     other = Matrix.model_validate(matrix.model_dump(mode="json", by_alias=True) | change)
     assert {one.code for one in blocking(judged(healthy, facts=WITHOUT_TORCH, matrix=other))} == {code}
+
+
+def test_no_waiver_helps_where_nothing_could_serve(healthy):
+    waiver = Waiver(what="session_refused", who="me", why="a demonstration", until=date(2030, 1, 1))
+    policy = POLICY.model_copy(update={"waivers": [waiver]})
+    found = blocking(judged(healthy, policy=policy, failure=Reason(code="session_refused", text="seeded")))
+    assert [one.code for one in found] == ["session_refused"]
+
+
+def test_waived_fault_is_admitted_and_told(healthy):
+    waiver = Waiver(what="attention_not_fused", who="me", why="a demonstration", until=date(2030, 1, 1))
+    policy = POLICY.model_copy(update={"waivers": [waiver]})
+    found = judged(healthy, policy=policy, facts=SESSION | {"model.unet.attention.fused": False})
+    assert blocking(found) == ()
+    assert [one.code for one in found if "until 2030-01-01" in one.text] == ["attention_not_fused"]
+
+
+@pytest.mark.parametrize("name", ["runtime.torch.cuda.version", "packages.rivals"])
+def test_what_the_engine_does_not_use_refuses_nobody(healthy, name):
+    facts = {
+        "runtime.torch.cuda.version": SESSION | {"runtime.torch.cuda.version": "14.0"},
+        "packages.rivals": SESSION | TORCH | {"packages.rivals": ["onnxruntime and onnxruntime-gpu"]},
+    }[name]
+    assert blocking(judged(healthy, facts=facts)) == ()
+
+
+def test_two_equal_slices_are_what_was_demanded(collect):
+    policy = MIG.model_copy(update={"device": MIG.device.model_copy(update={"mig_profile": "1g.10gb"})})
+    found = collect(MIG_ON | {"NVML_DOUBLE_MIG_PROFILES": "1g.10gb 1g.10gb"})
+    assert blocking(judged(found, policy=policy)) == ()
 
 
 def test_slice_of_a_gpu_is_admitted_where_the_policy_demands_it(collect):

@@ -84,7 +84,9 @@ def admit(
 
 def _end(number: int, _frame: object) -> NoReturn:
     """End as a process ends that has no handler for this signal; what was started ends with it."""
-    raise SystemExit(128 + number)
+    signal.signal(number, signal.SIG_DFL)
+    os.kill(os.getpid(), number)
+    raise SystemExit(128 + number)  # The first process of a container survives its own signals.
 
 
 def _probed(path: Path, *, limit_s: float) -> "AdmissionReport":

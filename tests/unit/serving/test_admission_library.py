@@ -17,7 +17,7 @@ from rollout.errors import ConfigError
 from rollout.files.load import load_admission
 from rollout.model.admission import AdmissionReport
 from rollout.model.canonical import digest_bytes
-from rollout.model.snapshot import CapabilityStatus, parse_snapshot
+from rollout.model.snapshot import CapabilityStatus, ok, parse_snapshot
 from rollout.model.wire import HEADER_POD_UID, HEADER_SNAPSHOT_DIGEST, PATH_CAPABILITIES, PATH_READY
 from rollout.serving.admission import NotAdmittedError, admit, open_strict_session, with_capabilities
 from rollout.serving.liveness import device_changes
@@ -358,14 +358,14 @@ def test_an_agent_is_ready_only_while_the_devices_are_those_of_the_proof(admitte
     report = admitted.report
     now = {**report.snapshot.fields, **report.snapshot.measurements}
     monkeypatch.setattr(agent, "read_devices", lambda *, limit_s: dict(now))  # noqa: ARG005
-    standing = agent.Standing(report)
-    standing.look(limit_s=1)
+    standing = agent.Standing(report, limit_s=1)
+    standing.look()
     assert standing.report.admitted
-    before = now.pop("gpu.count")
-    standing.look(limit_s=1)
+    before, now["gpu.count"] = now["gpu.count"], ok(7, "a test")
+    standing.look()
     assert not standing.report.admitted
     assert standing.report.findings[0].code == "device_changed"
     assert standing.changes == device_changes(report.snapshot, now)
     now["gpu.count"] = before
-    standing.look(limit_s=1)
+    standing.look()
     assert standing.report is report

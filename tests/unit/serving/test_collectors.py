@@ -10,6 +10,7 @@ import pytest
 from rollout.model.snapshot import CapabilityStatus, parse_snapshot
 from rollout.serving.collectors.container import _memory_limit
 from rollout.serving.collectors.driver import read_nodes
+from rollout.serving.collectors.environment import read_environment
 from rollout.serving.collectors.table import COLLECTORS
 from rollout.serving.options import (
     Attention,
@@ -117,3 +118,21 @@ def test_every_field_of_the_snapshot_is_explained_on_its_page(snapshot):
     promised = {name for one in COLLECTORS for name in one.promised}
     for name in {*snapshot.fields, *snapshot.measurements, *promised}:
         assert any(fnmatchcase(name, pattern) for pattern in explained), name
+
+
+def test_secrets_in_the_environment_are_not_told():
+    told = read_environment(
+        {
+            "NVIDIA_API_KEY_PROD": "nvapi-1",
+            "TORCH_HUB_PASSWD": "x",
+            "NVIDIA_NGC_CREDS": "x",
+            "TRT_PAT": "x",
+            "ORT_URL": "https://user:word@host/",
+            "HOME": "/root",
+            "CUDA_PATH": "/usr/local/cuda",
+            "LD_LIBRARY_PATH": "/usr/lib",
+            "CUDA_VISIBLE_DEVICES": "GPU-1",
+        }
+    )
+    assert told["environment.variables"].value == ["CUDA_PATH=/usr/local/cuda", "LD_LIBRARY_PATH=/usr/lib"]
+    assert told["environment.devices"].value == ["CUDA_VISIBLE_DEVICES=GPU-1"]

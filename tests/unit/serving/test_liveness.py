@@ -6,7 +6,7 @@ import pytest
 
 from rollout.cli.commands.snapshot import snapshot
 from rollout.model.snapshot import CapabilitySnapshot, failed, ok
-from rollout.serving.liveness import PERIOD_S, STEADY, DeviceProbe, changes_seen
+from rollout.serving.liveness import PERIOD_S, STEADY, UNREAD_LOOKS, DeviceProbe, changes_seen
 
 HERE = {name: ok("as admitted", "a test") for name in STEADY}
 ADMITTED = CapabilitySnapshot.model_validate({"schema": "rollout.snapshot/v1", "fields": HERE})
@@ -51,7 +51,8 @@ def test_one_probe_that_did_not_end_in_time_is_no_lost_device():
 
 
 def test_devices_that_stay_unreadable_have_changed():
-    assert [one.field for one in seen(LATE, LATE)] == ["gpu.count"]
+    assert seen(*[LATE] * (UNREAD_LOOKS - 1), HERE, HERE) == ()
+    assert [one.field for one in seen(*[LATE] * UNREAD_LOOKS)] == ["gpu.count"]
 
 
 def test_another_device_in_its_place_is_a_change():

@@ -43,6 +43,11 @@ def test_every_code_is_explained():
         "Loading pipeline components...: 100%|##########| 7/7",
         "UserWarning: TypedStorage is deprecated",
         "cuda available: True",
+        "hf_xet is not installed. Falling back to regular HTTP download.",
+        "No fallback was used",
+        "timestep error 0.1 is within bounds",
+        "CUDA error 0: no error",
+        "libibverbs.so.1: cannot open shared object file: No such file or directory",
     ],
 )
 def test_usual_words_are_no_sign(line):
@@ -94,6 +99,15 @@ assert len(heard.text) == MESSAGES_BYTES_MAX
 def test_what_is_too_long_to_be_heard_is_passed_on_all_the_same():
     ran = subprocess.run([sys.executable, "-c", MANY], capture_output=True, text=True, check=True)
     assert len(ran.stderr) == 3 << 20
+
+
+def test_what_is_said_after_a_megabyte_is_understood_too(capfd):
+    with listening() as heard:
+        for _ in range(1200):
+            os.write(1, b"x" * 1000 + b"\n")
+        os.write(1, b"*** EP Error ***\n")
+    assert [sign.code for sign in heard.signs] == ["fallback_message"]
+    assert len(capfd.readouterr().err) > 1_200_000
 
 
 def test_listening_may_be_nested_and_both_hear(capfd):
