@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from rollout.cli.commands.policy import KINDS
 from rollout.errors import ConfigError
 from rollout.files import json_schemas, yaml_lines
 from rollout.files import problems as file_problems
@@ -784,3 +785,13 @@ def test_every_pattern_in_words_is_still_a_pattern_of_the_model():
     text = "".join(json.dumps(json_schema(kind)) for kind in json_schemas.MODELS)
     for pattern in json_schemas.PATTERN_WORDS:
         assert json.dumps(pattern) in text
+
+
+@pytest.mark.parametrize("kind", json_schemas.MODELS)
+def test_published_schema_is_that_of_the_model(kind):
+    published = Path(__file__).parents[3] / "docs" / "schemas" / f"{kind}.json"
+    assert json.loads(published.read_text()) == json_schema(kind), "run tools/write_schemas.py"
+
+
+def test_every_kind_of_file_can_be_asked_for_its_schema():
+    assert set(KINDS) == set(json_schemas.MODELS)
