@@ -7,8 +7,8 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from rollout.disk import list_folder, make_folder, read_file, write_file
 from rollout.errors import EvidenceError
-from rollout.evidence.disk import list_folder, make_folder, read_file, write_file
 from rollout.model.base import Strict
 from rollout.model.canonical import canonical_bytes, digest_json
 from rollout.model.evidence import Baseline, Digest

@@ -4,8 +4,8 @@ import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
+from rollout.disk import is_temp, list_folder, read_file, remove_file, write_file
 from rollout.errors import EvidenceError, InvariantError
-from rollout.evidence.disk import is_temp, list_folder, read_file, remove_file, write_file
 from rollout.evidence.journal import Journal, ballast_bytes, read_journal
 from rollout.evidence.objects import SUFFIXES, ObjectStore, object_path
 from rollout.evidence.runs import BALLAST_NAME, JOURNAL_NAME, OBJECTS_NAME

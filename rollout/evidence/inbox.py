@@ -6,8 +6,8 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
+from rollout.disk import is_temp, list_folder, make_folder, read_file, remove_file, write_file
 from rollout.errors import ConfigError, EvidenceError
-from rollout.evidence.disk import is_temp, list_folder, make_folder, read_file, remove_file, write_file
 from rollout.model.canonical import canonical_bytes
 from rollout.model.journal import CommandKind, CommandReceived
 

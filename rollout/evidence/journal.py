@@ -19,8 +19,8 @@ from typing import Self
 
 from pydantic import ValidationError
 
+from rollout.disk import is_full, make_folder, read_file, remove_file, unavailable, write_file
 from rollout.errors import ConflictError, EvidenceError, InvariantError, UnavailableError
-from rollout.evidence.disk import is_full, make_folder, read_file, remove_file, unavailable, write_file
 from rollout.evidence.runs import BALLAST_NAME
 from rollout.model.canonical import canonical_bytes
 from rollout.model.fence import Fence

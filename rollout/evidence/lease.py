@@ -20,8 +20,8 @@ from typing import Annotated, Final, Literal, Self
 
 from pydantic import Field, ValidationError
 
+from rollout.disk import is_full, make_folder, read_file, unavailable, write_file
 from rollout.errors import ConfigError, ConflictError, EvidenceError, UnavailableError
-from rollout.evidence.disk import is_full, make_folder, read_file, unavailable, write_file
 from rollout.evidence.runs import highest_generation
 from rollout.model.base import Strict
 from rollout.model.canonical import canonical_bytes

@@ -9,8 +9,8 @@ from typing import Annotated, Final, Literal
 
 from pydantic import Field, ValidationError
 
+from rollout.disk import make_folder, read_file, sync_folder, unavailable
 from rollout.errors import ConflictError, EvidenceError
-from rollout.evidence.disk import make_folder, read_file, sync_folder, unavailable
 from rollout.model.base import Strict
 from rollout.model.canonical import canonical_bytes, digest_json
 from rollout.model.evidence import Digest

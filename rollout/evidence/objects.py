@@ -6,8 +6,8 @@ from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
+from rollout.disk import make_folder, read_file, sync_folder, unavailable, write_file
 from rollout.errors import EvidenceError, InvariantError
-from rollout.evidence.disk import make_folder, read_file, sync_folder, unavailable, write_file
 from rollout.model.canonical import canonical_bytes, digest_bytes
 from rollout.model.fence import Fence
 

@@ -4,8 +4,8 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
+from rollout.disk import is_temp, list_folder, read_file
 from rollout.errors import InvariantError
-from rollout.evidence.disk import is_temp, list_folder, read_file
 from rollout.model.inventory import Absent
 
 JOURNAL_NAME = "journal.jsonl"

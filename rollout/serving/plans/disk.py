@@ -1,4 +1,4 @@
-"""Reads and writes of large files that survive a crash: a file is there whole or not at all."""
+"""Large files that survive a crash: named by their digest, which is known only once they are written; and a lock."""
 
 import errno
 import fcntl
@@ -10,10 +10,10 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from rollout.disk import TEMP_SUFFIX, make_folder, sync_folder, unavailable
 from rollout.errors import UnavailableError
 
 _CHUNK_BYTES = 2**20
-_TEMP_SUFFIX = ".part"
 # A plan of ten gigabytes is copied within two minutes; who holds the lock longer is stuck.
 _LOCK_WAIT_S = 120.0
 _LOCK_POLL_S = 0.05
@@ -33,7 +33,7 @@ def put_file(chunks: Iterable[bytes], folder: Path, *, name_of: Callable[[str], 
     Raises:
         UnavailableError: The disk is full or failed; the folder is as it was.
     """
-    temp = folder / f".{secrets.token_hex(8)}{_TEMP_SUFFIX}"
+    temp = folder / f".{secrets.token_hex(8)}{TEMP_SUFFIX}"
     hashed, size = hashlib.sha256(), 0
     try:
         make_folder(folder)
@@ -51,7 +51,7 @@ def put_file(chunks: Iterable[bytes], folder: Path, *, name_of: Callable[[str], 
         sync_folder(target.parent)
     except OSError as error:
         temp.unlink(missing_ok=True)
-        raise UnavailableError(f"cannot write into {folder}: {error}; make room or see to the disk") from error
+        raise unavailable(error, action="write into", path=folder) from error
     except BaseException:
         temp.unlink(missing_ok=True)
         raise
@@ -79,41 +79,7 @@ def digest_file(path: Path) -> str:
         with path.open("rb") as file:
             return f"sha256:{hashlib.file_digest(file, 'sha256').hexdigest()}"
     except OSError as error:
-        raise UnavailableError(f"cannot read {path}: {error.strerror or error}; see to the disk") from error
-
-
-def is_temp(name: str) -> bool:
-    """Tell whether a file is what a crash inside `put_file` leaves behind."""
-    return name.startswith(".") and name.endswith(_TEMP_SUFFIX)
-
-
-def make_folder(folder: Path) -> None:
-    """Create a folder and its parents so that they outlive a power cut.
-
-    Raises:
-        UnavailableError: The folder could not be made.
-    """
-    if folder.is_dir():
-        return
-    make_folder(folder.parent)
-    try:
-        folder.mkdir(exist_ok=True)
-        sync_folder(folder.parent)
-    except OSError as error:
-        raise UnavailableError(f"cannot make the folder {folder}: {error.strerror or error}") from error
-
-
-def sync_folder(folder: Path) -> None:
-    """Make the folder's names durable.
-
-    Raises:
-        OSError: The disk failed.
-    """
-    fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)
+        raise unavailable(error, action="read", path=path) from error
 
 
 @contextmanager

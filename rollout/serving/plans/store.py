@@ -10,11 +10,12 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
+from rollout.disk import is_temp, make_folder, sync_folder
 from rollout.errors import ConfigError, EvidenceError, UnavailableError
 from rollout.model.canonical import digest_bytes
 from rollout.model.verdict import Reason
 from rollout.serving.plans.contents import contradictions, examine
-from rollout.serving.plans.disk import chunks_of, digest_file, is_temp, locked, make_folder, put_file, sync_folder
+from rollout.serving.plans.disk import chunks_of, digest_file, locked, put_file
 from rollout.serving.plans.faults import PlanError, PlanFault, plan_error, reason
 from rollout.serving.plans.key import PlanKey, differing
 from rollout.serving.plans.manifest import MANIFEST_BYTES_MAX, MANIFEST_SCHEMA, PlanFile, PlanManifest, parse_manifest

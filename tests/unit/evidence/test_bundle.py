@@ -2,9 +2,9 @@ import shutil
 
 import pytest
 
+from rollout.disk import write_file
 from rollout.errors import ConflictError, EvidenceError, InvariantError
 from rollout.evidence.bundle import check_bundle, seal_bundle
-from rollout.evidence.disk import write_file
 from rollout.evidence.journal import Journal
 from rollout.evidence.objects import ObjectStore
 from rollout.model.journal import BundleSealed

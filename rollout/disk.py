@@ -8,7 +8,8 @@ from pathlib import Path
 from rollout.errors import EvidenceError, UnavailableError
 
 _FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
-_TEMP_SUFFIX = ".part"
+TEMP_SUFFIX = ".part"
+"""Of what a crash inside a write leaves behind; such names begin with a dot."""
 
 
 def write_file(path: Path, data: bytes) -> None:
@@ -21,7 +22,7 @@ def write_file(path: Path, data: bytes) -> None:
     Raises:
         UnavailableError: The disk is full or failed; `path` is as it was.
     """
-    temp = path.with_name(f".{path.name}.{secrets.token_hex(4)}{_TEMP_SUFFIX}")
+    temp = path.with_name(f".{path.name}.{secrets.token_hex(4)}{TEMP_SUFFIX}")
     try:
         with temp.open("xb") as file:
             file.write(data)
@@ -39,7 +40,7 @@ def write_file(path: Path, data: bytes) -> None:
 
 def is_temp(name: str) -> bool:
     """Tell whether a file is what a crash inside `write_file` leaves behind."""
-    return name.startswith(".") and name.endswith(_TEMP_SUFFIX)
+    return name.startswith(".") and name.endswith(TEMP_SUFFIX)
 
 
 def read_file(path: Path, *, missing: str) -> bytes:
