@@ -21,7 +21,7 @@ def promoted(stack, flags):
     # The pairs of a promotion are the baseline, and those of these short stages are too few for one.
     stack.policy["soak"]["pairs"] = 60
     stack.bootstrap()
-    command = ["sh", "-c", f"exec rollout serve $(cat {flags})"]
+    command = ["sh", "-c", f"exec rollout serve --admission development-cpu $(cat {flags})"]
     ran = stack.run("promote", stack.release("good", command=command), "--output", "json")
     assert ran.code == 0, ran.err
     return stack
