@@ -135,7 +135,7 @@ def test_a_session_on_other_providers_is_refused(model, options, monkeypatch):
     production = dataclasses.replace(options, admission=load_admission("gpu").policy)
     monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: ["CUDAExecutionProvider"])
     # ONNX Runtime falls back to the CPU without an error here: the refusal is ours.
-    with pytest.raises(AdmissionError, match="(?i)cuda") as refused:
+    with pytest.raises(AdmissionError, match=r"(?i)cuda") as refused:
         open_session(model.graphs[Part.TEXT], weights=model.weights, options=production, profile_prefix=None)
     assert refused.value.code in {"provider_not_in_build", "provider_dropped", "cuda_libraries_missing"}
 
