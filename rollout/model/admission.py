@@ -1,7 +1,7 @@
 """Admission: what a serving container must prove about itself before it may take traffic, and what came of it."""
 
 from enum import StrEnum
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Final, Literal, Self
 
 from pydantic import Field, field_serializer, field_validator, model_validator
 
@@ -12,8 +12,7 @@ from rollout.model.snapshot import CapabilitySnapshot, parse_snapshot
 from rollout.model.verdict import Severity
 from rollout.model.waiver import Waiver
 
-ADMISSION_SCHEMA = "rollout.admission/v1"
-REPORT_SCHEMA = "rollout.admission-report/v1"
+REPORT_SCHEMA: Final = "rollout.admission-report/v1"
 
 Share = Annotated[float, Field(ge=0.0, le=1.0)]
 PositiveSeconds = Annotated[float, Field(gt=0.0, le=3600.0)]

@@ -8,7 +8,7 @@ from pathlib import Path
 from time import monotonic, perf_counter
 from typing import Generic, TypeVar
 
-from rollout.model.admission import AdmissionPolicy, AdmissionReport, Finding, Profile, blocking
+from rollout.model.admission import REPORT_SCHEMA, AdmissionPolicy, AdmissionReport, Finding, Profile, blocking
 from rollout.model.matrix import ORT_UNKNOWN, Matrix, compare_snapshot, contradictions
 from rollout.model.snapshot import Capability, CapabilitySnapshot, failed, ok, unavailable
 from rollout.model.verdict import Reason
@@ -19,7 +19,7 @@ from rollout.serving.collectors.table import COLLECTORS
 from rollout.serving.device_watch import DeviceWatch
 from rollout.serving.failures import AdmissionError
 from rollout.serving.judge import judge
-from rollout.serving.messages import Heard, listening
+from rollout.serving.messages import listening
 from rollout.serving.plans.cache_watch import CacheState, cache_changes, read_cache
 from rollout.serving.self_test import run_self_test, warm_up
 from rollout.serving.snapshot import DEVICE_TIME_FIELD, build_snapshot
@@ -56,7 +56,7 @@ class Proof(Generic[S]):
     def report(self) -> AdmissionReport:
         """Return what others may read."""
         return AdmissionReport(
-            schema="rollout.admission-report/v1",
+            schema=REPORT_SCHEMA,
             policy=self.policy.name,
             admitted=self.admitted,
             snapshot=self.snapshot,
@@ -167,7 +167,3 @@ def _utilisation(watch: DeviceWatch | None, *, since: float) -> Capability:
     if busiest is None:
         return failed(source, f"NVML gave no sample: {watch.trouble}" if watch.trouble else "NVML gave no sample")
     return ok(busiest, source)
-
-
-def _lines(heard: Heard) -> list[str]:
-    return [sign.line for sign in heard.signs]

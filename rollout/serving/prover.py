@@ -10,7 +10,7 @@ from typing import Annotated
 from pydantic import Field
 
 from rollout.errors import ConfigError, UnavailableError
-from rollout.model.admission import AdmissionPolicy, AdmissionReport, finding
+from rollout.model.admission import REPORT_SCHEMA, AdmissionPolicy, AdmissionReport, finding
 from rollout.model.base import Strict
 from rollout.model.matrix import Matrix
 from rollout.serving.isolation import IsolatedError, run_isolated
@@ -69,7 +69,7 @@ def prove_isolated(request: ProofRequest, *, limit_s: float) -> AdmissionReport:
 
 def _died(policy: AdmissionPolicy, text: str) -> AdmissionReport:
     return AdmissionReport(
-        schema="rollout.admission-report/v1",
+        schema=REPORT_SCHEMA,
         policy=policy.name,
         admitted=False,
         snapshot=None,

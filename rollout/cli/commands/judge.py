@@ -72,8 +72,8 @@ def judge(
 
     Exit codes: 0 PASS, 2 the file cannot be used, 3 BREACH, 4 INCONCLUSIVE, also where the A/A history is too short.
     """
+    from rollout.cli.exits import exit_of_outcome
     from rollout.cli.pairs_file import Columns, read_pairs
-    from rollout.model.verdict import Outcome
     from rollout.report.judgement_plot import judgement_svg, trace
     from rollout.stats.paired import judge_pairs
 
@@ -119,7 +119,7 @@ def judge(
         click.echo(json.dumps(_to_json(judgement, terms, given=len(found.blue_s), aa_pairs=len(aa_ratio)), indent=2))
     else:
         _print(out, judgement, terms, points, given=len(found.blue_s))
-    return {Outcome.PASS: 0, Outcome.BREACH: 3, Outcome.INCONCLUSIVE: 4}[judgement.outcome]
+    return int(exit_of_outcome(judgement.outcome))
 
 
 def _history(path: Path, aa_path: Path | None, found: "PairsFile", columns: "Columns") -> "Array":

@@ -65,8 +65,8 @@ def compare(blue: str, green: str, policy_path: Path, prompts_path: Path, seed: 
     Exit codes: 0 PASS, 3 BREACH, 4 INCONCLUSIVE.
     """
     from rollout.cli.comparison import compare_servers
+    from rollout.cli.exits import exit_of_outcome
     from rollout.files.load import load_policy, load_prompts
-    from rollout.model.verdict import Outcome
 
     policy, prompts = load_policy(policy_path), load_prompts(prompts_path)
     verdict = compare_servers(
@@ -84,7 +84,7 @@ def compare(blue: str, green: str, policy_path: Path, prompts_path: Path, seed: 
         for gate in verdict.gates:
             for reason in gate.reasons:
                 click.echo(f"  {gate.gate:9} {gate.outcome.value:12} {reason.text}")
-    return {Outcome.PASS: 0, Outcome.BREACH: 3, Outcome.INCONCLUSIVE: 4}[verdict.outcome]
+    return int(exit_of_outcome(verdict.outcome))
 
 
 def read_snapshot(source: str, timeout_s: float) -> "CapabilitySnapshot":
